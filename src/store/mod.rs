@@ -1,0 +1,11 @@
+//! What lies on disk: file names, the manifest, files being written, and how a run's files
+//! become a backup that is either whole or not there.
+
+pub mod list;
+pub mod manifest;
+pub mod names;
+pub mod sink;
+pub mod staging;
+
+mod lock;
+mod publish;
