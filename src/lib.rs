@@ -1,0 +1,48 @@
+//! schema_backup: a parallel streaming exporter of MySQL and MariaDB databases.
+//!
+//! The verbs, one file each, tell the story from the top: [`backup`], [`plan`] and
+//! [`list`](store::list). A row travels like this:
+//!
+//! ```text
+//!  plan ──jobs (largest first)──▶ reader threads ──blocks──▶ rayon pool ──frames──▶ sink ──▶ file
+//!  pure    crossbeam-channel       1 snapshot                 zstd, hash            per file, in order
+//!                                  connection each
+//!                                  wire → SQL text
+//!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
+//! ```
+//!
+//! The library never prints, never exits, and knows neither the command line nor progress
+//! bars: it tells an [`Observer`] what happens, looks at an [`Interrupt`], and returns.
+//!
+//! What holds whatever happens: one snapshot or a refusal; any table not saved in full is an
+//! error; the previous good backup survives until the new one is complete on disk; memory is
+//! bounded by configuration; secrets appear in no message and no group-readable file.
+
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod interrupt;
+pub mod plan;
+pub mod service;
+pub mod store;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Observer};
+pub use interrupt::Interrupt;
+
+use std::path::PathBuf;
+
+/// What a backup or a plan needs to know.
+#[derive(Debug)]
+pub struct Request {
+    /// The server and the database.
+    pub connection: config::ConnectionSettings,
+    /// `schema_backup.conf` with the flags applied.
+    pub config: config::Config,
+    /// Names the host's subdirectory of `csv2_backup_dir`.
+    pub host_name: String,
+    /// Where to write the ephemeral tables' data, if anywhere (`-e`).
+    pub ephemeral_dir: Option<PathBuf>,
+    /// What to do with services around the backup (`-m`, `-t`).
+    pub services: service::ServiceAction,
+}
