@@ -85,6 +85,12 @@ impl Error {
         self
     }
 
+    /// Adds a cause that is boxed already.
+    pub fn because_boxed(mut self, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
     /// Adds what the user can do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -18,11 +18,16 @@
 //! error; the previous good backup survives until the new one is complete on disk; memory is
 //! bounded by configuration; secrets appear in no message and no group-readable file.
 
+pub mod backup;
 pub mod config;
+pub mod encode;
 pub mod error;
 pub mod event;
 pub mod interrupt;
+pub mod pipeline;
 pub mod plan;
+pub mod plan_report;
+pub mod server;
 pub mod service;
 pub mod store;
 

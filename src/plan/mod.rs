@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use crate::config::Category;
 
+pub mod chunks;
 pub mod classify;
+pub mod layout;
 
 /// What a run would do, for `schema_backup plan`.
 #[derive(Debug, Clone, Serialize)]

@@ -1,0 +1,102 @@
+//! What goes into a backup, as it grows: the plan for each table, then the files written for
+//! it. From it come the manifests and the summary.
+
+use std::collections::BTreeMap;
+
+use crate::Request;
+use crate::config::{Category, ObjectKind};
+use crate::encode::script::Frame;
+use crate::event::Summary;
+use crate::plan::layout::Destinations;
+use crate::server::catalog::{Catalog, Table};
+use crate::server::flavor::Flavor;
+use crate::store::manifest::{
+    BackupKind, DataEntry, FORMAT, FileEntry, Manifest, ObjectEntry, TableEntry, TableKind,
+};
+use crate::survey::Survey;
+
+/// A table and what has been saved of it.
+pub(super) struct Item<'a> {
+    pub table: &'a Table,
+    pub category: Category,
+    /// The directory that takes its rows, if any.
+    pub data_kind: Option<BackupKind>,
+    /// The structure file, which every directory that holds the table has under one name.
+    pub structure: Option<FileEntry>,
+    pub data: Option<DataEntry>,
+}
+
+/// Everything that a run saves.
+pub(super) struct Contents<'a> {
+    pub catalog: &'a Catalog,
+    pub flavor: &'a Flavor,
+    pub frame: Frame,
+    pub max_allowed_packet: u64,
+    pub items: Vec<Item<'a>>,
+    /// Views, triggers, routines, events, in the order in which they can be created.
+    pub objects: Vec<ObjectEntry>,
+    skipped: Vec<ObjectKind>,
+}
+
+impl<'a> Contents<'a> {
+    pub fn new(survey: &'a Survey, catalog: &'a Catalog, destinations: &Destinations, request: &Request) -> Self {
+        let items = catalog.tables.values().map(|table| {
+            let category = survey.category(&table.name);
+            let data_kind = destinations.of_data(category);
+            Item { table, category, data_kind, structure: None, data: None }
+        });
+        Contents {
+            catalog,
+            flavor: &survey.flavor,
+            frame: Frame::new(&survey.flavor),
+            max_allowed_packet: survey.max_allowed_packet,
+            items: items.collect(),
+            objects: Vec::new(),
+            skipped: request.config.skip_objects.clone(),
+        }
+    }
+
+    /// The manifest of the directory of that kind.
+    pub fn manifest(&self, kind: BackupKind) -> Manifest {
+        let held = self.items.iter().filter(|item| kind == BackupKind::Host || item.data_kind == Some(kind));
+        let tables = held.filter_map(|item| {
+            let here = item.data_kind == Some(kind);
+            let entry = TableEntry {
+                category: item.category,
+                kind: item.table.kind,
+                structure: item.structure.clone()?,
+                columns: item.table.stored_columns().map(|c| c.name.clone()).collect(),
+                auto_increment: item.table.auto_increment.filter(|_| here),
+                data: item.data.clone().filter(|_| here),
+            };
+            Some((item.table.name.clone(), entry))
+        });
+        Manifest {
+            format: FORMAT,
+            kind,
+            flavor: self.flavor.name().into(),
+            database: self.catalog.database.clone(),
+            tables: tables.collect::<BTreeMap<_, _>>(),
+            objects: if kind == BackupKind::Host { self.objects.clone() } else { Vec::new() },
+            skipped_objects: self.skipped.clone(),
+        }
+    }
+
+    /// What has been saved, without the times and places.
+    pub fn summary(&self) -> Summary {
+        let data = || self.items.iter().filter_map(|item| item.data.as_ref());
+        let chunks = || data().flat_map(|data| &data.chunks);
+        let triggers: usize = self.catalog.triggers.values().map(Vec::len).sum();
+        let sequences = self.items.iter().filter(|item| item.table.kind == TableKind::Sequence).count();
+        let catalog = self.catalog;
+        Summary {
+            structures: self.items.len() - sequences,
+            objects: catalog.views.len() + catalog.routines.len() + catalog.events.len() + triggers + sequences,
+            tables: data().count(),
+            rows: data().map(|data| data.rows).sum(),
+            raw_bytes: chunks().map(|chunk| chunk.raw_bytes).sum(),
+            stored_bytes: chunks().map(|chunk| chunk.file.bytes).sum(),
+            ..Summary::default()
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The rows: large tables are split into key ranges, every chunk becomes a job, the pipeline
+//! runs them, and what it reports becomes the manifest's data entries.
+
+use std::sync::Arc;
+
+use super::contents::{Contents, Item};
+use super::{Reporter, Stagings};
+use crate::Request;
+use crate::config::{Category, Compression, CompressionByCategory};
+use crate::encode::insert::TableEncoding;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Phase};
+use crate::interrupt::Interrupt;
+use crate::pipeline::{self, ChunkDone, ChunkScript, Job, ProgressBase};
+use crate::plan::chunks::{ChunkKey, Range, ranges};
+use crate::server::bounds::{Split, find_bounds};
+use crate::server::snapshot::SnapshotPool;
+use crate::server::wire::write_cell;
+use crate::server::{definitions, quote_identifier};
+use crate::store::manifest::{ChunkEntry, DataEntry, TableKind};
+use crate::store::names;
+use crate::store::sink::Sink;
+
+/// How one table is read.
+struct TablePlan {
+    /// Its place in [`Contents::items`].
+    item: usize,
+    key: Option<ChunkKey>,
+    split: Split,
+    ranges: Vec<Range>,
+}
+
+/// Writes all data files.
+pub(super) fn save(
+    contents: &mut Contents<'_>,
+    pool: &mut SnapshotPool,
+    stagings: &Stagings,
+    request: &Request,
+    report: &Reporter<'_>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    save_sequences(contents, pool, stagings, request, interrupt)?;
+    report.phase(Phase::Splitting);
+    let plans = plan_tables(contents, pool, request.config.chunk_size, interrupt)?;
+
+    report.phase(Phase::Data);
+    let (transactional, others): (Vec<_>, Vec<_>) =
+        plans.iter().partition(|plan| contents.items[plan.item].table.transactional);
+    let mut base = ProgressBase::new();
+    announce(contents, &plans, &mut base, report);
+    // Tables without transactions first: writers to them wait for the lock until they are done.
+    let jobs = jobs(contents, &others, stagings, request)?;
+    let mut done = pipeline::run(pool, jobs, &mut base, report.observer, interrupt)?;
+    pool.release_lock()?;
+    let jobs = self::jobs(contents, &transactional, stagings, request)?;
+    done.extend(pipeline::run(pool, jobs, &mut base, report.observer, interrupt)?);
+
+    collect(contents, &plans, done, request, report)
+}
+
+/// How data of this category is stored.
+fn compression(by_category: &CompressionByCategory, category: Category) -> Compression {
+    match category {
+        Category::Global => by_category.global,
+        Category::Local => by_category.local,
+        Category::Ephemeral | Category::Ignore => by_category.ephemeral,
+    }
+}
+
+/// A sequence's data is the statement that takes it to its next value.
+fn save_sequences(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    request: &Request,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let sequences: Vec<_> = contents
+        .items
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| item.table.kind == TableKind::Sequence)
+        .filter_map(|(index, item)| Some((index, item, item.data_kind?)))
+        .collect();
+    let frame = &contents.frame;
+    let entries = pool.map(&sequences, interrupt, |session, (_, item, kind)| {
+        let name = &item.table.name;
+        let (next, cycles) = definitions::sequence_state(session, name)?;
+        let statement = format!("DO SETVAL({}, {next}, 0, {cycles});\n", quote_identifier(name));
+        let mut text = frame.file(&format!("state of sequence `{name}`"), &[statement.into_bytes()]);
+        let raw_bytes = text.len() as u64;
+        let compression = compression(&request.config.compression, item.category);
+        if let Compression::Zstd(level) = compression {
+            text = zstd::bulk::compress(&text, level)
+                .map_err(|e| Error::new(ErrorKind::Internal, "zstd failed").because(e))?;
+        }
+        let file = stagings.of(*kind)?.write(&names::data(name, 1, compression), &text)?;
+        let mut row = Vec::new();
+        write_cell(&mut row, Some(next.to_string().as_bytes()));
+        write_cell(&mut row, Some(cycles.to_string().as_bytes()));
+        Ok(DataEntry {
+            rows: 1,
+            digest: digest_text(xxhash_rust::xxh3::xxh3_128(&row)),
+            compression: compression_name(compression),
+            chunk_key: Vec::new(),
+            chunks: vec![ChunkEntry { from: Vec::new(), rows: 1, raw_bytes, file }],
+        })
+    })?;
+    let indices: Vec<_> = sequences.iter().map(|(index, ..)| *index).collect();
+    for (index, entry) in indices.into_iter().zip(entries) {
+        contents.items[index].data = Some(entry);
+    }
+    Ok(())
+}
+
+/// Decides how each table is read; finding the bounds of large ones asks the server.
+fn plan_tables(
+    contents: &Contents<'_>,
+    pool: &SnapshotPool,
+    chunk_size: u64,
+    interrupt: &Interrupt,
+) -> Result<Vec<TablePlan>> {
+    let tables: Vec<(usize, &Item<'_>)> = contents
+        .items
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| item.data_kind.is_some() && item.table.kind == TableKind::Table)
+        .collect();
+    let keys: Vec<_> = tables.iter().map(|(_, item)| ChunkKey::choose(item.table)).collect();
+    // Statistics only say where to look; whether and where a table is split, its data say.
+    let large = |item: &Item<'_>| item.table.data_bytes > chunk_size / 2;
+    let candidates: Vec<_> = tables
+        .iter()
+        .zip(&keys)
+        .enumerate()
+        .filter_map(|(at, ((_, item), key))| Some((at, item.table, key.as_ref()?)))
+        .filter(|(at, _, key)| large(tables[*at].1) && !key.split.is_empty())
+        .collect();
+    let splits = pool.map(&candidates, interrupt, |session, (_, table, key)| {
+        find_bounds(session, table, key, chunk_size, interrupt)
+    })?;
+    let mut plans: Vec<TablePlan> = tables
+        .iter()
+        .zip(keys.iter().cloned())
+        .map(|((item, _), key)| TablePlan { item: *item, key, split: Split::default(), ranges: vec![Range::All] })
+        .collect();
+    for ((at, _, key), split) in candidates.into_iter().zip(splits) {
+        if !split.bounds.is_empty() {
+            plans[at].ranges = ranges(key, &split.bounds);
+        }
+        plans[at].split = split;
+    }
+    Ok(plans)
+}
+
+impl TablePlan {
+    /// Rows and bytes of each chunk, estimated.
+    fn estimate(&self, contents: &Contents<'_>) -> (u64, u64) {
+        let table = contents.items[self.item].table;
+        let chunks = self.ranges.len() as u64;
+        let rows = if self.split.rows > 0 { self.split.rows } else { table.rows };
+        (rows / chunks, table.data_bytes.max(1) / chunks)
+    }
+
+    fn query(&self, contents: &Contents<'_>, encoding: &TableEncoding, range: &Range) -> String {
+        let table = contents.items[self.item].table;
+        let cache = if contents.flavor.is_mariadb() { "SQL_NO_CACHE " } else { "" };
+        let mut query =
+            format!("SELECT {cache}{} FROM {}", encoding.select_list(), quote_identifier(&table.name));
+        if let Some(key) = &self.key {
+            let split = self.ranges.len() > 1;
+            if key.index == "PRIMARY" || split {
+                query.push_str(&format!(" FORCE INDEX ({})", quote_identifier(&key.index)));
+            }
+            query.push_str(&key.where_clause(range));
+            if !key.nullable || split {
+                query.push_str(&format!(" ORDER BY {}", key.order_by()));
+            }
+        }
+        query
+    }
+}
+
+fn announce(contents: &Contents<'_>, plans: &[TablePlan], base: &mut ProgressBase, report: &Reporter<'_>) {
+    let (mut rows, mut bytes, mut chunks) = (0, 0, 0);
+    for plan in plans {
+        let (chunk_rows, chunk_bytes) = plan.estimate(contents);
+        chunks += plan.ranges.len();
+        rows += chunk_rows * plan.ranges.len() as u64;
+        bytes += chunk_bytes.max(1) * plan.ranges.len() as u64;
+    }
+    base.total_bytes = bytes;
+    report.observer.event(&Event::Planned { tables: plans.len(), chunks, rows, bytes });
+}
+
+/// The jobs of some tables.
+fn jobs(contents: &Contents<'_>, plans: &[&TablePlan], stagings: &Stagings, request: &Request) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for plan in plans {
+        let item = &contents.items[plan.item];
+        let Some(kind) = item.data_kind else { continue };
+        let name = &item.table.name;
+        let encoding = Arc::new(TableEncoding::new(item.table, contents.max_allowed_packet));
+        let compression = compression(&request.config.compression, item.category);
+        let (rows, bytes) = plan.estimate(contents);
+        for (chunk, range) in plan.ranges.iter().enumerate() {
+            let files = stagings.of(kind)?.files();
+            let file = names::data(name, chunk + 1, compression);
+            let last = chunk + 1 == plan.ranges.len();
+            jobs.push(Job {
+                table: plan.item,
+                name: name.clone(),
+                chunk,
+                chunks: plan.ranges.len(),
+                query: plan.query(contents, &encoding, range),
+                encoding: Arc::clone(&encoding),
+                script: script(contents, item, last),
+                compression,
+                estimated_rows: rows,
+                estimated_bytes: bytes,
+                open: Box::new(move || Ok(Box::new(files.create(&file)?) as Box<dyn Sink>)),
+            });
+        }
+    }
+    Ok(jobs)
+}
+
+/// What stands around the rows; the AUTO_INCREMENT counter follows the last of them.
+fn script(contents: &Contents<'_>, item: &Item<'_>, last: bool) -> ChunkScript {
+    let name = quote_identifier(&item.table.name);
+    let mut footer = Vec::new();
+    if let Some(next) = item.table.auto_increment.filter(|next| last && *next > 1) {
+        footer.extend_from_slice(format!("ALTER TABLE {name} AUTO_INCREMENT={next};\n").as_bytes());
+    }
+    footer.extend_from_slice(contents.frame.footer());
+    ChunkScript { header: contents.frame.header(&format!("rows of table {name}")), footer }
+}
+
+/// Turns what the pipeline reports into the manifest's entries, and checks that the chunks of
+/// a split table add up to the table.
+fn collect(
+    contents: &mut Contents<'_>,
+    plans: &[TablePlan],
+    mut done: Vec<ChunkDone>,
+    request: &Request,
+    report: &Reporter<'_>,
+) -> Result<()> {
+    done.sort_by_key(|chunk| (chunk.table, chunk.chunk));
+    let mut done = done.into_iter().peekable();
+    for plan in plans {
+        let item = &mut contents.items[plan.item];
+        let name = &item.table.name;
+        let (mut rows, mut digest, mut largest, mut chunks) = (0, 0u128, 0, Vec::new());
+        while let Some(chunk) = done.next_if(|chunk| chunk.table == plan.item) {
+            rows += chunk.read.rows;
+            digest = digest.wrapping_add(chunk.read.digest);
+            largest = largest.max(chunk.read.largest_statement);
+            let from = match &plan.ranges[chunk.chunk] {
+                Range::Between(Some(from), _) => from.clone(),
+                _ => Vec::new(),
+            };
+            chunks.push(ChunkEntry { from, rows: chunk.read.rows, raw_bytes: chunk.read.raw_bytes, file: chunk.file });
+        }
+        if chunks.len() != plan.ranges.len() || (chunks.len() > 1 && rows != plan.split.rows) {
+            return Err(Error::new(
+                ErrorKind::Failed,
+                format!("table `{name}`: its {} chunks hold {rows} rows of {}", chunks.len(), plan.split.rows),
+            )
+            .hint("please report this; --chunk-size larger than the table reads it in one piece"));
+        }
+        if largest as u64 > contents.max_allowed_packet {
+            report.warn(&format!(
+                "table `{name}` has a row whose INSERT takes {largest} bytes: loading it needs a larger max_allowed_packet"
+            ));
+        }
+        let chunk_key = plan.key.as_ref().filter(|_| chunks.len() > 1).map(|key| key.split.clone());
+        item.data = Some(DataEntry {
+            rows,
+            digest: digest_text(digest),
+            compression: compression_name(compression(&request.config.compression, item.category)),
+            chunk_key: chunk_key.unwrap_or_default(),
+            chunks,
+        });
+    }
+    Ok(())
+}
+
+fn digest_text(digest: u128) -> String {
+    format!("xxh3-128-sum:{digest:032x}")
+}
+
+fn compression_name(compression: Compression) -> String {
+    match compression {
+        Compression::None => "none".into(),
+        Compression::Zstd(_) => "zstd".into(),
+    }
+}

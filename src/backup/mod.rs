@@ -1,0 +1,254 @@
+//! The main verb: from a request to published directories. Read [`run`] as the table of
+//! contents; the stages below it do the work.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::Request;
+use crate::config::Consistency;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Destination, Event, Observer, Phase, Summary};
+use crate::interrupt::Interrupt;
+use crate::plan::layout::Destinations;
+use crate::server::catalog::Catalog;
+use crate::server::snapshot::{SnapshotPool, SnapshotRequest};
+use crate::service::{ServiceAction, Services, Systemctl};
+use crate::store::manifest::{BackupKind, Manifest, RunRecord};
+use crate::store::staging::{Access, Layout, Published, Staging, Target};
+use crate::survey::Survey;
+
+mod contents;
+mod data;
+mod structure;
+
+use contents::Contents;
+
+/// How long a restarted server may take to accept connections.
+const RESTART_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Backs up the database: consumers aside, one snapshot, structure, data, publication.
+pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) -> Result<Summary> {
+    let (began, started) = (Instant::now(), Timestamp::now());
+    let report = Reporter::new(observer);
+    let destinations = Destinations::of(request)?;
+
+    // A wrong password or configuration must not cost a service its uptime.
+    report.phase(Phase::Catalog);
+    let (mut survey, mut _conn) = Survey::take(request, &destinations)?;
+    let services = if request.services == ServiceAction::None {
+        None
+    } else {
+        report.phase(Phase::Services);
+        let manager = Systemctl::default();
+        let config = &request.config;
+        let guard =
+            Services::prepare(request.services, &config.consumers, &config.providers, manager, observer)?;
+        survey = survey_restarted_server(request, &destinations, interrupt)?;
+        Some(guard)
+    };
+    report.connected(&survey, request);
+    survey.warnings.iter().for_each(|warning| report.warn(warning));
+
+    let stagings = Stagings::begin(&destinations, &report)?;
+    report.phase(Phase::Snapshot);
+    let threads = threads(request);
+    let tables = survey.data_tables(&destinations);
+    let mut pool = SnapshotPool::open(
+        &SnapshotRequest {
+            connector: &survey.connector,
+            flavor: &survey.flavor,
+            privileges: &survey.privileges,
+            threads,
+            consistency: request.config.consistency,
+            lock_wait_timeout: request.config.lock_wait_timeout,
+            tables: &tables,
+        },
+        interrupt,
+    )?;
+    report.snapshot(&pool);
+    let catalog = catalog_in_snapshot(&pool, &survey, request)?;
+    interrupt.check()?;
+
+    report.phase(Phase::Structure);
+    let mut contents = Contents::new(&survey, &catalog, &destinations, request);
+    structure::save(&mut contents, &pool, &stagings, interrupt)?;
+    let (data_began, threads_used) = (Instant::now(), pool.size());
+    data::save(&mut contents, &mut pool, &stagings, request, &report, interrupt)?;
+    let data_seconds = data_began.elapsed().as_secs_f64();
+
+    report.phase(Phase::Publish);
+    let snapshot = pool.info().clone();
+    drop(pool);
+    let run = RunRecord {
+        program: env!("CARGO_PKG_VERSION").into(),
+        started: started.to_string(),
+        finished: Timestamp::now().to_string(),
+        host: request.host_name.clone(),
+        server: survey.flavor.to_string(),
+        consistency: snapshot.way.to_string(),
+        snapshot: snapshot.position.clone(),
+        threads: threads_used,
+        rows: 0,
+        raw_bytes: 0,
+        stored_bytes: 0,
+        warnings: report.warnings(),
+    };
+    let mut summary = contents.summary();
+    summary.destinations = stagings.publish(&contents, &run, interrupt)?;
+    if let Some(services) = services {
+        services.finish()?;
+    }
+    summary.seconds = began.elapsed().as_secs_f64();
+    summary.data_seconds = data_seconds;
+    summary.snapshot = snapshot.describe();
+    summary.warnings = report.warnings();
+    observer.event(&Event::Finished(Box::new(summary.clone())));
+    Ok(summary)
+}
+
+/// Readers: as asked, else as many as there are processors, within reason.
+fn threads(request: &Request) -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    request.config.threads.map_or(processors.clamp(2, 16), NonZeroUsize::get)
+}
+
+/// A provider that was restarted may need a moment.
+fn survey_restarted_server(
+    request: &Request,
+    destinations: &Destinations,
+    interrupt: &Interrupt,
+) -> Result<Survey> {
+    let deadline = Instant::now() + RESTART_PATIENCE;
+    loop {
+        interrupt.check()?;
+        match Survey::take(request, destinations) {
+            Ok((survey, _)) => return Ok(survey),
+            Err(error) if error.kind() == ErrorKind::Connect && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads the catalog inside the snapshot. Tables that came or went since the survey, which
+/// decided what to lock, mean that DDL is running.
+fn catalog_in_snapshot(pool: &SnapshotPool, survey: &Survey, request: &Request) -> Result<Catalog> {
+    let mut session = pool.session()?;
+    let ignored = survey.classification.ignored();
+    let catalog = Catalog::read(&mut session, &survey.flavor, &request.config.skip_objects, &ignored)?;
+    if catalog.agrees_with(&survey.listing, &ignored) {
+        return Ok(catalog);
+    }
+    Err(Error::new(ErrorKind::Failed, "tables were created or dropped while the backup began")
+        .hint("run again when no DDL runs"))
+}
+
+/// Tells the observer and keeps the warnings.
+pub(crate) struct Reporter<'a> {
+    observer: &'a dyn Observer,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl<'a> Reporter<'a> {
+    fn new(observer: &'a dyn Observer) -> Self {
+        Reporter { observer, warnings: Mutex::default() }
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.observer.event(&Event::Phase { phase });
+    }
+
+    fn warn(&self, message: &str) {
+        self.observer.event(&Event::Warning { message: message.to_owned() });
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn connected(&self, survey: &Survey, request: &Request) {
+        self.observer.event(&Event::Connected {
+            server: survey.flavor.to_string(),
+            database: request.connection.database.clone(),
+        });
+        for message in &request.config.notices {
+            self.observer.event(&Event::Notice { message: message.clone() });
+        }
+    }
+
+    fn snapshot(&self, pool: &SnapshotPool) {
+        let info = pool.info();
+        self.observer.event(&Event::Snapshot { description: info.describe() });
+        if info.way == Consistency::None {
+            self.warn("no consistent snapshot was taken: tables may not fit together (--consistency none)");
+        }
+    }
+}
+
+/// The staging areas of a run, by kind.
+pub(crate) struct Stagings(BTreeMap<BackupKind, Staging>);
+
+impl Stagings {
+    fn begin(destinations: &Destinations, report: &Reporter<'_>) -> Result<Stagings> {
+        let mut stagings = BTreeMap::new();
+        for kind in [BackupKind::Host, BackupKind::UserData, BackupKind::Ephemeral] {
+            let Some(root) = destinations.path(kind) else { continue };
+            let (layout, access) = match kind {
+                BackupKind::Host => (Layout::InPlace, Access::Public),
+                BackupKind::UserData => (Layout::Timestamped, Access::Private),
+                BackupKind::Ephemeral => (Layout::InPlace, Access::Private),
+            };
+            let staging = Staging::begin(Target { root: root.to_owned(), layout, access, kind })?;
+            staging.warnings().iter().for_each(|warning| report.warn(warning));
+            stagings.insert(kind, staging);
+        }
+        Ok(Stagings(stagings))
+    }
+
+    /// The staging area of that kind; one that the plan uses exists.
+    fn of(&self, kind: BackupKind) -> Result<&Staging> {
+        self.0.get(&kind).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, format!("no staging area for {}", kind.name()))
+        })
+    }
+
+    /// Seals all of them before the first is published: whatever can fail has then failed.
+    /// Private data goes first, so that the host directory, whose structure the others need,
+    /// is never newer than they are.
+    fn publish(self, contents: &Contents<'_>, run: &RunRecord, interrupt: &Interrupt) -> Result<Vec<Destination>> {
+        let mut sealed = Vec::new();
+        for (kind, staging) in self.0.into_iter().rev() {
+            interrupt.check()?;
+            let manifest = contents.manifest(kind);
+            let run = record_of(&manifest, run);
+            sealed.push((kind, staging.seal(&manifest, &run)?));
+        }
+        interrupt.check()?;
+        let mut published = Vec::new();
+        for (kind, sealed) in sealed {
+            let Published { path, files_written, files_unchanged } = sealed.publish()?;
+            let path = path.display().to_string();
+            published.push(Destination { kind: kind.name().into(), path, files_written, files_unchanged });
+        }
+        published.reverse();
+        Ok(published)
+    }
+}
+
+/// The run's record with the figures of one directory.
+fn record_of(manifest: &Manifest, run: &RunRecord) -> RunRecord {
+    let data = || manifest.tables.values().filter_map(|table| table.data.as_ref());
+    let chunks = || data().flat_map(|data| &data.chunks);
+    RunRecord {
+        rows: manifest.rows(),
+        raw_bytes: chunks().map(|chunk| chunk.raw_bytes).sum(),
+        stored_bytes: chunks().map(|chunk| chunk.file.bytes).sum(),
+        ..run.clone()
+    }
+}

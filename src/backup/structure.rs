@@ -1,0 +1,214 @@
+//! The structure of tables and all other objects: read from the server over all sessions at
+//! once, written as one file each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Stagings;
+use super::contents::Contents;
+use crate::encode::script::{compound, simple, view, without_auto_increment};
+use crate::error::Result;
+use crate::interrupt::Interrupt;
+use crate::server::definitions::{self, Definition};
+use crate::server::snapshot::SnapshotPool;
+use crate::store::manifest::{BackupKind, ObjectEntry, TableKind};
+use crate::store::names;
+
+/// Writes all structure files.
+pub(super) fn save(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    save_tables(contents, pool, stagings, interrupt)?;
+    save_views(contents, pool, stagings, interrupt)?;
+    save_routines(contents, pool, stagings, interrupt)?;
+    save_triggers(contents, pool, stagings, interrupt)?;
+    save_events(contents, pool, stagings, interrupt)
+}
+
+fn save_tables(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let host = stagings.of(BackupKind::Host)?;
+    let items: Vec<_> = contents.items.iter().map(|item| (item.table, item.data_kind)).collect();
+    let frame = &contents.frame;
+    let files = pool.map(&items, interrupt, |session, (table, data_kind)| {
+        let name = &table.name;
+        let (file, statement, what) = match table.kind {
+            TableKind::Table => {
+                let create = definitions::table(session, name)?;
+                (names::table_structure(name), simple(&without_auto_increment(&create.text)), "table")
+            }
+            TableKind::Sequence => {
+                let create = definitions::sequence(session, name)?;
+                (names::sequence_structure(name), simple(&create.text), "sequence")
+            }
+        };
+        let text = frame.file(&format!("{what} `{name}`"), &[statement]);
+        if let Some(kind) = data_kind.filter(|kind| *kind != BackupKind::Host) {
+            stagings.of(kind)?.write(&file, &text)?;
+        }
+        host.write(&file, &text)
+    })?;
+    for (item, file) in contents.items.iter_mut().zip(files) {
+        item.structure = Some(file);
+    }
+    Ok(())
+}
+
+fn save_views(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let views: Vec<_> = contents.catalog.views.iter().collect();
+    let texts = pool.map(&views, interrupt, |session, (name, view)| {
+        definitions::view(session, name, &view.charset_client)
+    })?;
+    let texts: BTreeMap<&str, &Definition> =
+        views.iter().map(|(name, _)| name.as_str()).zip(&texts).collect();
+    let needs: BTreeMap<&str, BTreeSet<&str>> =
+        texts.iter().map(|(name, text)| (*name, mentioned_views(name, &text.text, &texts))).collect();
+    for name in dependency_order(&needs) {
+        let placeholders: Vec<_> = all_needed(name, &needs)
+            .into_iter()
+            .map(|needed| (needed, &contents.catalog.views[needed].columns[..]))
+            .collect();
+        let statement = view(texts[name], &placeholders, contents.flavor);
+        save_object(contents, stagings, "view", name, names::view(name), &[statement])?;
+    }
+    Ok(())
+}
+
+fn save_routines(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let routines = &contents.catalog.routines;
+    let texts =
+        pool.map(routines, interrupt, |session, routine| definitions::routine(session, routine))?;
+    for (routine, text) in routines.iter().zip(&texts) {
+        let kind = routine.kind.to_ascii_lowercase().replace(' ', "-");
+        let file = names::routine(&kind, &routine.name);
+        save_object(contents, stagings, &kind, &routine.name, file, &[compound(text)])?;
+    }
+    Ok(())
+}
+
+/// One file for each table, because the order of its triggers matters.
+fn save_triggers(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let tables: Vec<_> = contents.catalog.triggers.iter().collect();
+    let texts = pool.map(&tables, interrupt, |session, (_, triggers)| {
+        triggers.iter().map(|trigger| definitions::trigger(session, trigger)).collect::<Result<Vec<_>>>()
+    })?;
+    for ((table, _), texts) in tables.iter().zip(&texts) {
+        let statements: Vec<_> = texts.iter().map(compound).collect();
+        save_object(contents, stagings, "triggers", table, names::triggers(table), &statements)?;
+    }
+    Ok(())
+}
+
+fn save_events(
+    contents: &mut Contents<'_>,
+    pool: &SnapshotPool,
+    stagings: &Stagings,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let events = &contents.catalog.events;
+    let texts = pool.map(events, interrupt, |session, event| definitions::event(session, event))?;
+    for (event, text) in events.iter().zip(&texts) {
+        save_object(contents, stagings, "event", event, names::event(event), &[compound(text)])?;
+    }
+    Ok(())
+}
+
+fn save_object(
+    contents: &mut Contents<'_>,
+    stagings: &Stagings,
+    kind: &str,
+    name: &str,
+    file: String,
+    statements: &[Vec<u8>],
+) -> Result<()> {
+    let of = if kind == "triggers" { " of table" } else { "" };
+    let text = contents.frame.file(&format!("{kind}{of} `{name}`"), statements);
+    let file = stagings.of(BackupKind::Host)?.write(&file, &text)?;
+    contents.objects.push(ObjectEntry { kind: kind.into(), name: name.into(), file });
+    Ok(())
+}
+
+/// The other views whose quoted names stand in a view's text. May name too many (a column of
+/// the same name), which costs a placeholder, never too few.
+fn mentioned_views<'a>(
+    name: &str,
+    text: &[u8],
+    views: &BTreeMap<&'a str, &Definition>,
+) -> BTreeSet<&'a str> {
+    let mentioned = |other: &str| {
+        let quoted = crate::server::quote_identifier(other);
+        memchr::memmem::find(text, quoted.as_bytes()).is_some()
+    };
+    views.keys().copied().filter(|other| *other != name && mentioned(other)).collect()
+}
+
+/// Names such that what a view needs comes before it, as far as there is such an order.
+fn dependency_order<'a>(needs: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<&'a str> {
+    let (mut order, mut seen) = (Vec::with_capacity(needs.len()), BTreeSet::new());
+    for root in needs.keys() {
+        // Depth first, without recursion: views can be nested deeply.
+        let mut stack = vec![(*root, false)];
+        while let Some((name, expanded)) = stack.pop() {
+            if expanded {
+                order.push(name);
+            } else if seen.insert(name) {
+                stack.push((name, true));
+                stack.extend(needs[name].iter().rev().map(|needed| (*needed, false)));
+            }
+        }
+    }
+    order
+}
+
+/// What a view needs, directly or not.
+fn all_needed<'a>(name: &str, needs: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<&'a str> {
+    let mut all = BTreeSet::new();
+    let mut stack: Vec<&str> = needs[name].iter().copied().collect();
+    while let Some(needed) = stack.pop() {
+        if needed != name && all.insert(needs.get_key_value(needed).map_or("", |(k, _)| *k)) {
+            stack.extend(&needs[needed]);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_come_after_what_they_need() {
+        let needs = BTreeMap::from([
+            ("a", BTreeSet::from(["c"])),
+            ("b", BTreeSet::new()),
+            ("c", BTreeSet::from(["b"])),
+            ("x", BTreeSet::from(["y"])),
+            ("y", BTreeSet::from(["x"])),
+        ]);
+        let order = dependency_order(&needs);
+        assert_eq!(order, ["b", "c", "a", "y", "x"]);
+        assert_eq!(all_needed("a", &needs), BTreeSet::from(["b", "c"]));
+        assert_eq!(all_needed("x", &needs), BTreeSet::from(["y"]));
+    }
+}

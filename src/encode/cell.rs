@@ -1,0 +1,272 @@
+//! One value as a SQL literal. Values arrive as the server's text protocol states them with
+//! `character_set_results=NULL`: text in the column's own character set, unconverted. How a
+//! literal is written is decided once for each column.
+
+use memchr::memchr3;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::server::catalog::Column;
+use crate::server::quote_identifier;
+use crate::server::wire::read_cell;
+
+/// How the values of a column are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CellKind {
+    /// As the server states it.
+    Number,
+    /// As the server states it, but for a negative zero, which needs an exponent to stay one.
+    Float,
+    /// In quotes: dates, times, UUID and INET, which are plain ASCII.
+    Quoted,
+    /// In quotes, in the file's own character set. Bytes that are not valid in it go in
+    /// hexadecimal with this introducer.
+    Utf8(String),
+    /// In quotes, with this introducer where a byte is beyond ASCII.
+    SingleByte(String),
+    /// In hexadecimal with this introducer, because a character may contain the byte of a
+    /// quote or a backslash; plain where it is simple ASCII.
+    MultiByte(String),
+    /// In hexadecimal with this introducer, always.
+    Wide(String),
+    /// In quotes with `_binary`.
+    Binary,
+    /// In hexadecimal: BIT.
+    Bits,
+}
+
+impl CellKind {
+    /// How values of `column` are written.
+    pub fn of(column: &Column) -> CellKind {
+        if let Some(charset) = &column.charset {
+            return match charset.as_str() {
+                "utf8mb4" | "utf8mb3" | "utf8" | "ascii" => CellKind::Utf8(charset.clone()),
+                "ucs2" | "utf16" | "utf16le" | "utf32" | "swe7" => CellKind::Wide(charset.clone()),
+                "big5" | "cp932" | "sjis" | "gbk" | "gb2312" | "gb18030" | "ujis" | "eucjpms" | "euckr" => {
+                    CellKind::MultiByte(charset.clone())
+                }
+                _ => CellKind::SingleByte(charset.clone()),
+            };
+        }
+        match column.data_type.as_str() {
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" => CellKind::Number,
+            "float" | "double" => CellKind::Float,
+            "date" | "datetime" | "timestamp" | "time" | "uuid" | "inet4" | "inet6" => CellKind::Quoted,
+            "json" => CellKind::Utf8("utf8mb4".into()),
+            "bit" => CellKind::Bits,
+            _ => CellKind::Binary,
+        }
+    }
+
+    /// How the column is named in a SELECT. The text protocol prints FLOAT with 6 digits;
+    /// as a DOUBLE it comes with enough of them to restore the same bits.
+    pub fn select(column: &Column) -> String {
+        let name = quote_identifier(&column.name);
+        if column.data_type == "float" { format!("CAST({name} AS DOUBLE)") } else { name }
+    }
+
+    /// Appends `value` as a literal.
+    #[inline]
+    fn write(&self, value: &[u8], out: &mut Vec<u8>) {
+        match self {
+            CellKind::Number => out.extend_from_slice(value),
+            CellKind::Float => {
+                out.extend_from_slice(value);
+                if value.starts_with(b"-0") && value[1..].iter().all(|b| matches!(b, b'0' | b'.')) {
+                    out.extend_from_slice(b"e0");
+                }
+            }
+            CellKind::Quoted => {
+                out.push(b'\'');
+                out.extend_from_slice(value);
+                out.push(b'\'');
+            }
+            CellKind::Utf8(charset) => {
+                if value.is_ascii() || std::str::from_utf8(value).is_ok() {
+                    write_quoted(value, out);
+                } else {
+                    write_hex(charset, value, out);
+                }
+            }
+            CellKind::SingleByte(charset) => {
+                if !value.is_ascii() {
+                    out.push(b'_');
+                    out.extend_from_slice(charset.as_bytes());
+                }
+                write_quoted(value, out);
+            }
+            CellKind::MultiByte(charset) => {
+                if value.iter().all(|b| b.is_ascii() && !matches!(b, b'\\' | b'~')) {
+                    write_quoted(value, out);
+                } else {
+                    write_hex(charset, value, out);
+                }
+            }
+            CellKind::Wide(charset) => write_hex(charset, value, out),
+            CellKind::Binary => {
+                out.extend_from_slice(b"_binary");
+                write_quoted(value, out);
+            }
+            CellKind::Bits => {
+                out.extend_from_slice(b"X'");
+                write_hex_digits(value, out);
+                out.push(b'\'');
+            }
+        }
+    }
+}
+
+/// Appends a row of the text protocol as `(value,…)`.
+#[inline]
+pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let mut rest = row;
+    out.push(b'(');
+    for (i, kind) in kinds.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        match read_cell(&mut rest) {
+            Some(Some(value)) => kind.write(value, out),
+            Some(None) => out.extend_from_slice(b"NULL"),
+            None => return Err(malformed()),
+        }
+    }
+    out.push(b')');
+    if rest.is_empty() { Ok(()) } else { Err(malformed()) }
+}
+
+#[cold]
+fn malformed() -> Error {
+    Error::new(ErrorKind::Failed, "the server sent a row that does not match its columns")
+}
+
+/// What a byte becomes behind a backslash; 0 for bytes that stand for themselves. NUL, line
+/// ends and Ctrl-Z are escaped so that a row stays on one line and the stock client, which
+/// reads lines, passes it on unchanged.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    table[0] = b'0';
+    table[b'\n' as usize] = b'n';
+    table[b'\r' as usize] = b'r';
+    table[0x1a] = b'Z';
+    table[b'\'' as usize] = b'\'';
+    table[b'\\' as usize] = b'\\';
+    table
+};
+
+/// Appends `value` in single quotes, escaped.
+fn write_quoted(value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(value.len() + 2);
+    out.push(b'\'');
+    let mut rest = value;
+    while let Some(at) = next_escape(rest) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[b'\\', ESCAPES[usize::from(rest[at])]]);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'\'');
+}
+
+/// Where the next byte that needs escaping stands.
+#[inline]
+fn next_escape(bytes: &[u8]) -> Option<usize> {
+    const LONG: usize = 64;
+    if bytes.len() < LONG {
+        return bytes.iter().position(|b| ESCAPES[usize::from(*b)] != 0);
+    }
+    let common = memchr3(b'\'', b'\\', b'\n', bytes);
+    let before = &bytes[..common.unwrap_or(bytes.len())];
+    memchr3(0, b'\r', 0x1a, before).or(common)
+}
+
+fn write_hex(charset: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.push(b'_');
+    out.extend_from_slice(charset.as_bytes());
+    out.extend_from_slice(b" X'");
+    write_hex_digits(value, out);
+    out.push(b'\'');
+}
+
+fn write_hex_digits(value: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.reserve(value.len() * 2);
+    for byte in value {
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::wire::write_cell;
+    use proptest::prelude::*;
+
+    fn literal(kind: &CellKind, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        kind.write(value, &mut out);
+        out
+    }
+
+    /// Reads a quoted literal back as the server's lexer does.
+    fn unquote(literal: &[u8]) -> Option<Vec<u8>> {
+        let inner = literal.strip_prefix(b"'")?.strip_suffix(b"'")?;
+        let mut value = Vec::new();
+        let mut bytes = inner.iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\'' => return None,
+                b'\\' => value.push(match bytes.next()? {
+                    b'0' => 0,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b'Z' => 0x1a,
+                    other => *other,
+                }),
+                other => value.push(*other),
+            }
+        }
+        Some(value)
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_bytes_parse_back_on_one_line(value in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut out = Vec::new();
+            write_quoted(&value, &mut out);
+            prop_assert_eq!(unquote(&out).unwrap(), value);
+            prop_assert!(!out.contains(&b'\n') && !out.contains(&0));
+        }
+    }
+
+    #[test]
+    fn each_kind_writes_its_literal() {
+        let latin1 = CellKind::SingleByte("latin1".into());
+        assert_eq!(literal(&latin1, b"plain"), b"'plain'");
+        assert_eq!(literal(&latin1, b"caf\xe9"), b"_latin1'caf\xe9'");
+        let gbk = CellKind::MultiByte("gbk".into());
+        assert_eq!(literal(&gbk, b"\x81\x5c"), b"_gbk X'815C'");
+        let utf8 = CellKind::Utf8("utf8mb4".into());
+        assert_eq!(literal(&utf8, "é'".as_bytes()), "'é\\''".as_bytes());
+        assert_eq!(literal(&utf8, b"\xff"), b"_utf8mb4 X'FF'");
+        assert_eq!(literal(&CellKind::Float, b"-0"), b"-0e0");
+        assert_eq!(literal(&CellKind::Float, b"-0.5"), b"-0.5");
+        assert_eq!(literal(&CellKind::Float, b"-0.00"), b"-0.00e0");
+        assert_eq!(literal(&CellKind::Bits, &[1, 255]), b"X'01FF'");
+        assert_eq!(literal(&CellKind::Binary, &[0, 39]), b"_binary'\\0\\''");
+    }
+
+    #[test]
+    fn a_row_must_have_exactly_its_columns() {
+        let kinds = [CellKind::Number, CellKind::Quoted];
+        let mut row = Vec::new();
+        write_cell(&mut row, Some(b"1"));
+        let mut out = Vec::new();
+        assert!(write_row(&kinds, &row, &mut out).is_err());
+        write_cell(&mut row, None);
+        out.clear();
+        write_row(&kinds, &row, &mut out).unwrap();
+        assert_eq!(out, b"(1,NULL)");
+        write_cell(&mut row, None);
+        assert!(write_row(&kinds, &row, &mut out).is_err());
+    }
+}

@@ -1,0 +1,6 @@
+//! Rows and definitions to SQL text that the stock client loads. [`cell`] writes one value,
+//! [`insert`] whole statements, [`script`] what stands around them in a file.
+
+pub mod cell;
+pub mod insert;
+pub mod script;

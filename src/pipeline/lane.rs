@@ -1,0 +1,244 @@
+//! Lanes: one for each file being written. Blocks of a lane are compressed in any order, by
+//! whichever thread of the pool is free, and written in the order in which they were filled.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::{CParameter, compress_bound};
+
+use super::block::{Block, BlockPool};
+use super::{Counters, Failure};
+use crate::config::Compression;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::manifest::FileEntry;
+use crate::store::sink::Sink;
+
+/// The pool that compresses and writes, and what all lanes share.
+pub struct Lanes {
+    pool: rayon::ThreadPool,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    blocks: BlockPool,
+    counters: Arc<Counters>,
+    failure: Arc<Failure>,
+}
+
+type OnStored = Box<dyn FnOnce(FileEntry) + Send>;
+
+/// One file being written.
+pub struct Lane {
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+    compression: Compression,
+    /// The table, for errors.
+    table: String,
+}
+
+struct State {
+    /// Taken while a thread is writing.
+    sink: Option<Box<dyn Sink>>,
+    /// Told once, when the file is complete.
+    on_stored: Option<OnStored>,
+    /// Compressed blocks by their place in the file.
+    ready: BTreeMap<u64, (Block, bool)>,
+    next: u64,
+    writing: bool,
+}
+
+impl Lanes {
+    /// A pool of `threads` threads.
+    pub fn new(
+        threads: usize,
+        blocks: &BlockPool,
+        counters: &Arc<Counters>,
+        failure: &Arc<Failure>,
+    ) -> Result<Lanes> {
+        let failed = Arc::clone(failure);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|n| format!("compress-{n}"))
+            .panic_handler(move |_| {
+                failed.set(Error::new(ErrorKind::Internal, "a compressing thread panicked"));
+            })
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Internal, "cannot start threads").because(e))?;
+        let shared = Shared {
+            blocks: blocks.clone(),
+            counters: Arc::clone(counters),
+            failure: Arc::clone(failure),
+        };
+        Ok(Lanes { pool, shared: Arc::new(shared) })
+    }
+
+    /// A lane into `sink` for rows of `table`. `on_stored` is told when the file is complete.
+    pub fn lane(
+        &self,
+        table: &str,
+        sink: Box<dyn Sink>,
+        compression: Compression,
+        on_stored: impl FnOnce(FileEntry) + Send + 'static,
+    ) -> LaneHandle<'_> {
+        let state = State {
+            sink: Some(sink),
+            on_stored: Some(Box::new(on_stored)),
+            ready: BTreeMap::new(),
+            next: 0,
+            writing: false,
+        };
+        let lane = Lane {
+            state: Mutex::new(state),
+            shared: Arc::clone(&self.shared),
+            compression,
+            table: table.to_owned(),
+        };
+        LaneHandle { lane: Arc::new(lane), pool: &self.pool, sequence: 0 }
+    }
+}
+
+/// The reader's end of a lane.
+pub struct LaneHandle<'a> {
+    lane: Arc<Lane>,
+    pool: &'a rayon::ThreadPool,
+    sequence: u64,
+}
+
+impl LaneHandle<'_> {
+    /// Hands on the next block of the file; the last one completes it.
+    pub fn send(&mut self, block: Block, last: bool) {
+        let lane = Arc::clone(&self.lane);
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.pool.spawn(move || lane.deliver(sequence, block, last));
+    }
+}
+
+/// Gives its block back even when compressing or writing panics.
+struct Returned<'a> {
+    block: Option<Block>,
+    blocks: &'a BlockPool,
+}
+
+impl<'a> Returned<'a> {
+    fn new(block: Block, blocks: &'a BlockPool) -> Self {
+        Returned { block: Some(block), blocks }
+    }
+}
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.blocks.put(block);
+        }
+    }
+}
+
+impl Lane {
+    fn deliver(&self, sequence: u64, block: Block, last: bool) {
+        let mut guard = Returned::new(block, &self.shared.blocks);
+        if self.shared.failure.stop.is_raised() {
+            return;
+        }
+        let Some(block) = &mut guard.block else { return };
+        self.shared.counters.raw_bytes.fetch_add(block.raw.len() as u64, Ordering::Relaxed);
+        if let Err(error) = compress(self.compression, block) {
+            return self.fail(error);
+        }
+        let mut state = self.lock();
+        if let Some(block) = guard.block.take() {
+            state.ready.insert(sequence, (block, last));
+        }
+        if !state.writing {
+            state.writing = true;
+            self.write_ready(state);
+        }
+    }
+
+    /// Writes what is next in order, for as long as there is something. One thread at a time;
+    /// after a failure the sink is gone and nobody writes any more.
+    fn write_ready<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        loop {
+            let next = state.next;
+            let Some((block, last)) = state.ready.remove(&next) else {
+                state.writing = false;
+                return;
+            };
+            state.next += 1;
+            let sink = state.sink.take();
+            drop(state);
+            let Some(mut sink) = sink else { return self.shared.blocks.put(block) };
+            let guard = Returned::new(block, &self.shared.blocks);
+            let Some(block) = &guard.block else { return };
+            let bytes = match self.compression {
+                Compression::None => &block.raw,
+                Compression::Zstd(_) => &block.packed,
+            };
+            let written = sink.write(bytes);
+            self.shared.counters.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            drop(guard);
+            if let Err(error) = written {
+                return self.fail(error);
+            }
+            if last {
+                return match sink.finish() {
+                    Ok(file) => self.stored(file),
+                    Err(error) => self.fail(error),
+                };
+            }
+            state = self.lock();
+            state.sink = Some(sink);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, error: Error) {
+        self.shared.failure.set(error.within(format_args!("table `{}`", self.table)));
+    }
+
+    fn stored(&self, file: FileEntry) {
+        let on_stored = self.lock().on_stored.take();
+        if let Some(on_stored) = on_stored {
+            on_stored(file);
+        }
+    }
+}
+
+impl Drop for Lane {
+    /// Blocks that were never written go back.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, (block, _)) in std::mem::take(&mut state.ready) {
+            self.shared.blocks.put(block);
+        }
+    }
+}
+
+thread_local! {
+    /// One context for each thread of the pool, kept with its level.
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+}
+
+/// Makes `block.packed` a zstd frame of its own, with its size and a checksum.
+fn compress(compression: Compression, block: &mut Block) -> Result<()> {
+    let Compression::Zstd(level) = compression else { return Ok(()) };
+    let failed = |e| Error::new(ErrorKind::Internal, "zstd failed").because(e);
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if !matches!(slot, Some((kept, _)) if *kept == level) {
+            let mut compressor = Compressor::new(level).map_err(failed)?;
+            compressor.set_parameter(CParameter::ChecksumFlag(true)).map_err(failed)?;
+            *slot = Some((level, compressor));
+        }
+        let Some((_, compressor)) = slot else { return Ok(()) };
+        block.packed.clear();
+        block.packed.reserve(compress_bound(block.raw.len()));
+        compressor.compress_to_buffer(&block.raw, &mut block.packed).map_err(failed)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,473 @@
+//! Rows on their way to files: readers fill blocks, the rayon pool compresses and hashes
+//! them, lanes write them in order. [`run`] is the coordinator: it hands out jobs, largest
+//! first, watches the workers, and is the only one to emit events.
+//!
+//! The number of blocks is the memory bound and the only back-pressure: a reader that finds
+//! none free waits until the pool has written one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::config::Compression;
+use crate::encode::insert::TableEncoding;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Progress, WorkerProgress};
+use crate::interrupt::Interrupt;
+use crate::server::snapshot::{PooledSession, SnapshotPool};
+use crate::store::manifest::FileEntry;
+use crate::store::sink::Sink;
+
+mod block;
+mod lane;
+mod reader;
+
+pub use block::BlockPool;
+pub use lane::{LaneHandle, Lanes};
+pub use reader::{ChunkRead, ChunkScript, stream_chunk};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One chunk to be read and written.
+pub struct Job {
+    /// Which table of the caller's list.
+    pub table: usize,
+    /// The table's name.
+    pub name: String,
+    /// The chunk, from 0, and how many there are.
+    pub chunk: usize,
+    /// Chunks of the table.
+    pub chunks: usize,
+    /// The query that reads it.
+    pub query: String,
+    /// How its rows are written.
+    pub encoding: Arc<TableEncoding>,
+    /// What stands around the rows in the file.
+    pub script: ChunkScript,
+    /// How the file is stored.
+    pub compression: Compression,
+    /// Estimated rows and bytes; they order the jobs and feed the progress bar.
+    pub estimated_rows: u64,
+    /// Estimated bytes.
+    pub estimated_bytes: u64,
+    /// Opens the file.
+    pub open: Box<dyn FnOnce() -> Result<Box<dyn Sink>> + Send>,
+}
+
+/// A chunk that is complete on disk.
+#[derive(Debug)]
+pub struct ChunkDone {
+    /// Which table of the caller's list.
+    pub table: usize,
+    /// The chunk, from 0.
+    pub chunk: usize,
+    /// What the reader saw.
+    pub read: ChunkRead,
+    /// The file.
+    pub file: FileEntry,
+}
+
+/// Counters that workers add to and the coordinator reads.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes of SQL text.
+    pub raw_bytes: AtomicU64,
+    /// Bytes written.
+    pub stored_bytes: AtomicU64,
+}
+
+/// What a reader is busy with; its row count is shared with the reader.
+struct Busy {
+    job: usize,
+    rows: Arc<AtomicU64>,
+}
+
+/// What readers tell the coordinator.
+enum Message {
+    Started { worker: usize, job: usize, rows: Arc<AtomicU64> },
+    Read { worker: usize, job: usize, read: ChunkRead },
+    Stored { job: usize, file: FileEntry },
+    ReaderEnded,
+}
+
+/// The first error of a run; raising it stops all workers.
+pub struct Failure {
+    first: Mutex<Option<Error>>,
+    /// Raised with the first error.
+    pub stop: Interrupt,
+}
+
+impl Failure {
+    /// Nothing has failed yet.
+    pub fn new() -> Failure {
+        Failure { first: Mutex::new(None), stop: Interrupt::new() }
+    }
+
+    /// Keeps the first error and stops the workers. An interrupt that merely follows from an
+    /// earlier failure does not count.
+    pub fn set(&self, error: Error) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none() {
+            *first = Some(error);
+        }
+        self.stop.raise();
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Default for Failure {
+    fn default() -> Self {
+        Failure::new()
+    }
+}
+
+/// The part of a run's progress that lies before this call, and the clock.
+#[derive(Debug, Clone)]
+pub struct ProgressBase {
+    /// When the data phase began.
+    pub began: Instant,
+    /// Rows, bytes and tables of earlier calls.
+    pub rows: u64,
+    /// Bytes of SQL of earlier calls.
+    pub raw_bytes: u64,
+    /// Bytes written by earlier calls.
+    pub stored_bytes: u64,
+    /// Tables complete.
+    pub tables_done: usize,
+    /// Estimated bytes of work before and after this call.
+    pub done_bytes: u64,
+    /// Estimated bytes of work after this call.
+    pub later_bytes: u64,
+    /// The largest share told so far.
+    pub fraction: f64,
+}
+
+impl ProgressBase {
+    /// Before the first call.
+    pub fn new() -> ProgressBase {
+        ProgressBase {
+            began: Instant::now(),
+            rows: 0,
+            raw_bytes: 0,
+            stored_bytes: 0,
+            tables_done: 0,
+            done_bytes: 0,
+            later_bytes: 0,
+            fraction: 0.0,
+        }
+    }
+}
+
+impl Default for ProgressBase {
+    fn default() -> Self {
+        ProgressBase::new()
+    }
+}
+
+/// Reads and writes all `jobs` over the sessions of `pool`. Returns when the last file is
+/// complete, or when everything has come to rest after the first error.
+pub fn run(
+    pool: &SnapshotPool,
+    mut jobs: Vec<Job>,
+    base: &mut ProgressBase,
+    observer: &dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<Vec<ChunkDone>> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Largest first, so that no long job is left over at the end; names make it deterministic.
+    jobs.sort_by(|a, b| {
+        b.estimated_bytes.cmp(&a.estimated_bytes).then_with(|| (&a.name, a.chunk).cmp(&(&b.name, b.chunk)))
+    });
+    let plans: Vec<JobPlan> = jobs.iter().map(JobPlan::of).collect();
+    let readers = pool.size().min(jobs.len());
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let blocks = BlockPool::new(2 * readers + cores + 2);
+    let counters = Arc::new(Counters::default());
+    let failure = Arc::new(Failure::new());
+    let (messages, inbox) = bounded::<Message>(1024);
+    let lanes = Lanes::new(cores, &blocks, &counters, &failure)?;
+    let (job_sender, job_queue) = bounded(jobs.len());
+    for job in jobs.into_iter().enumerate() {
+        // The channel holds all of them.
+        let _ = job_sender.try_send(job);
+    }
+    drop(job_sender);
+    let mut sessions = (0..readers).map(|_| pool.session()).collect::<Result<Vec<_>>>()?;
+    let mut coordinator = Coordinator {
+        plans: &plans,
+        counters: &counters,
+        busy: (0..readers).map(|_| None).collect(),
+        reads: plans.iter().map(|_| None).collect(),
+        done: Vec::with_capacity(plans.len()),
+        tables: TableTotals::new(&plans),
+        base,
+        observer,
+    };
+    std::thread::scope(|scope| {
+        for (worker, session) in sessions.iter_mut().enumerate() {
+            let reader = Reader {
+                worker,
+                queue: job_queue.clone(),
+                messages: messages.clone(),
+                lanes: &lanes,
+                blocks: &blocks,
+                failure: &failure,
+            };
+            scope.spawn(move || reader.work(session));
+        }
+        drop(messages);
+        coordinator.watch(&inbox, readers, &failure, interrupt);
+    });
+    // Files may still be written to; nothing may be cleaned up below them.
+    blocks.wait_until_all_returned();
+    let done = coordinator.done;
+    match failure.take() {
+        Some(_) if interrupt.is_raised() => Err(Error::interrupted()),
+        Some(error) => Err(error),
+        None if done.len() < plans.len() => {
+            Err(Error::new(ErrorKind::Internal, "a chunk was neither written nor reported as failed"))
+        }
+        None => Ok(done),
+    }
+}
+
+/// What the coordinator remembers of a job after a reader has taken it.
+struct JobPlan {
+    table: usize,
+    name: String,
+    chunk: usize,
+    chunks: usize,
+    rows: u64,
+    bytes: u64,
+}
+
+impl JobPlan {
+    fn of(job: &Job) -> JobPlan {
+        JobPlan {
+            table: job.table,
+            name: job.name.clone(),
+            chunk: job.chunk,
+            chunks: job.chunks,
+            rows: job.estimated_rows.max(1),
+            bytes: job.estimated_bytes.max(1),
+        }
+    }
+
+    /// The share of this job after `rows` rows of an estimate that may be wrong: it nears 1
+    /// and never gets there before the job is done.
+    fn share(&self, rows: u64) -> f64 {
+        let (rows, expected) = (rows as f64, self.rows as f64);
+        if rows < 0.9 * expected { rows / expected } else { rows / (rows / 0.9).max(expected) }
+    }
+}
+
+/// One reader thread.
+struct Reader<'a> {
+    worker: usize,
+    queue: Receiver<(usize, Job)>,
+    messages: Sender<Message>,
+    lanes: &'a Lanes,
+    blocks: &'a BlockPool,
+    failure: &'a Failure,
+}
+
+impl Reader<'_> {
+    /// Takes jobs until there are none or the run has failed. A panic is a failure too.
+    fn work(self, session: &mut PooledSession) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for (index, job) in &self.queue {
+                if self.failure.stop.is_raised() {
+                    return;
+                }
+                let name = job.name.clone();
+                if let Err(error) = self.read(index, job, session) {
+                    self.failure.set(error.within(format_args!("table `{name}`")));
+                    return;
+                }
+            }
+        }));
+        if outcome.is_err() {
+            self.failure.set(Error::new(ErrorKind::Internal, "a reader panicked"));
+        }
+        self.tell(Message::ReaderEnded);
+    }
+
+    fn read(&self, index: usize, job: Job, session: &mut PooledSession) -> Result<()> {
+        let rows = Arc::new(AtomicU64::new(0));
+        self.tell(Message::Started { worker: self.worker, job: index, rows: Arc::clone(&rows) });
+        let messages = self.messages.clone();
+        let sink = (job.open)()?;
+        let mut lane = self.lanes.lane(&job.name, sink, job.compression, move |file| {
+            // The coordinator listens for as long as a file is missing.
+            let _ = messages.send(Message::Stored { job: index, file });
+        });
+        let read = session.read(&job.query, &self.failure.stop, |source| {
+            if source.columns() != job.encoding.columns().max(1) {
+                return Err(Error::new(ErrorKind::Failed, "the server sent other columns than were asked for"));
+            }
+            stream_chunk(source, &job.encoding, &job.script, &mut lane, self.blocks, &rows, &self.failure.stop)
+        })?;
+        self.tell(Message::Read { worker: self.worker, job: index, read });
+        Ok(())
+    }
+
+    fn tell(&self, message: Message) {
+        // Fails only when the coordinator is gone, and then nobody needs to know.
+        let _ = self.messages.send(message);
+    }
+}
+
+/// Rows and bytes of each table as its chunks complete.
+struct TableTotals {
+    chunks_left: Vec<usize>,
+    rows: Vec<u64>,
+    raw_bytes: Vec<u64>,
+    stored_bytes: Vec<u64>,
+}
+
+impl TableTotals {
+    fn new(plans: &[JobPlan]) -> TableTotals {
+        let tables = plans.iter().map(|plan| plan.table + 1).max().unwrap_or(0);
+        let mut chunks_left = vec![0; tables];
+        for plan in plans {
+            chunks_left[plan.table] += 1;
+        }
+        TableTotals { chunks_left, rows: vec![0; tables], raw_bytes: vec![0; tables], stored_bytes: vec![0; tables] }
+    }
+
+    /// Takes in a chunk; the totals if it was the table's last.
+    fn add(&mut self, done: &ChunkDone, name: &str) -> Option<Event> {
+        let table = done.table;
+        self.rows[table] += done.read.rows;
+        self.raw_bytes[table] += done.read.raw_bytes;
+        self.stored_bytes[table] += done.file.bytes;
+        self.chunks_left[table] -= 1;
+        (self.chunks_left[table] == 0).then(|| Event::TableDone {
+            table: name.to_owned(),
+            rows: self.rows[table],
+            raw_bytes: self.raw_bytes[table],
+            stored_bytes: self.stored_bytes[table],
+        })
+    }
+}
+
+struct Coordinator<'a> {
+    plans: &'a [JobPlan],
+    counters: &'a Counters,
+    busy: Vec<Option<Busy>>,
+    /// What was read of each job, until its file is complete.
+    reads: Vec<Option<ChunkRead>>,
+    done: Vec<ChunkDone>,
+    tables: TableTotals,
+    base: &'a mut ProgressBase,
+    observer: &'a dyn Observer,
+}
+
+impl Coordinator<'_> {
+    /// Takes messages until every sender is gone: all readers have ended and all lanes are
+    /// closed.
+    fn watch(&mut self, inbox: &Receiver<Message>, mut readers: usize, failure: &Failure, interrupt: &Interrupt) {
+        let mut next_tick = Instant::now();
+        // Files can be complete before their reader's last word has been taken in.
+        let mut stored_early: Vec<(usize, FileEntry)> = Vec::new();
+        loop {
+            if interrupt.is_raised() && !failure.stop.is_raised() {
+                failure.set(Error::interrupted());
+            }
+            match inbox.recv_timeout(TICK) {
+                Ok(Message::Started { worker, job, rows }) => {
+                    let plan = &self.plans[job];
+                    self.observer.event(&Event::ChunkStarted {
+                        worker,
+                        table: plan.name.clone(),
+                        chunk: plan.chunk + 1,
+                        chunks: plan.chunks,
+                        rows: plan.rows,
+                    });
+                    self.busy[worker] = Some(Busy { job, rows });
+                }
+                Ok(Message::Read { worker, job, read }) => {
+                    let table = self.plans[job].name.clone();
+                    self.observer.event(&Event::ChunkRead { worker, table, rows: read.rows });
+                    self.busy[worker] = None;
+                    self.base.rows += read.rows;
+                    self.base.done_bytes += self.plans[job].bytes;
+                    self.reads[job] = Some(read);
+                    if let Some(at) = stored_early.iter().position(|(stored, _)| *stored == job) {
+                        let (_, file) = stored_early.swap_remove(at);
+                        self.complete(job, file);
+                    }
+                }
+                Ok(Message::Stored { job, file }) if self.reads[job].is_some() => self.complete(job, file),
+                Ok(Message::Stored { job, file }) => stored_early.push((job, file)),
+                Ok(Message::ReaderEnded) => readers -= 1,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if readers == 0 && (self.done.len() == self.plans.len() || failure.stop.is_raised()) {
+                break;
+            }
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                let progress = self.progress();
+                self.observer.event(&Event::Progress(progress));
+            }
+        }
+        let progress = self.progress();
+        self.observer.event(&Event::Progress(progress));
+        self.base.raw_bytes += self.counters.raw_bytes.load(Ordering::Relaxed);
+        self.base.stored_bytes += self.counters.stored_bytes.load(Ordering::Relaxed);
+    }
+
+    fn complete(&mut self, job: usize, file: FileEntry) {
+        let Some(read) = self.reads[job].take() else { return };
+        let plan = &self.plans[job];
+        let done = ChunkDone { table: plan.table, chunk: plan.chunk, read, file };
+        if let Some(event) = self.tables.add(&done, &plan.name) {
+            self.base.tables_done += 1;
+            self.observer.event(&event);
+        }
+        self.done.push(done);
+    }
+
+    fn progress(&mut self) -> Progress {
+        let mut rows = self.base.rows;
+        let mut done = self.base.done_bytes as f64;
+        let mut workers = Vec::new();
+        for (worker, busy) in self.busy.iter().enumerate() {
+            let Some(busy) = busy else { continue };
+            let plan = &self.plans[busy.job];
+            let read = busy.rows.load(Ordering::Relaxed);
+            rows += read;
+            done += plan.share(read) * plan.bytes as f64;
+            workers.push(WorkerProgress {
+                worker,
+                table: plan.name.clone(),
+                chunk: plan.chunk + 1,
+                chunks: plan.chunks,
+                rows: read,
+                estimated_rows: plan.rows,
+            });
+        }
+        let total = self.base.later_bytes as f64;
+        let fraction = if total > 0.0 { (done / total).min(1.0) } else { 0.0 };
+        self.base.fraction = self.base.fraction.max(fraction);
+        Progress {
+            fraction: self.base.fraction,
+            rows,
+            raw_bytes: self.base.raw_bytes + self.counters.raw_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.base.stored_bytes + self.counters.stored_bytes.load(Ordering::Relaxed),
+            tables_done: self.base.tables_done,
+            seconds: self.base.began.elapsed().as_secs_f64(),
+            workers,
+        }
+    }
+}

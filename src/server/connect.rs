@@ -1,0 +1,243 @@
+//! Opening connections: TLS modes, session settings, and what a server's refusal means.
+
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
+
+use crate::config::{ConnectionSettings, SslMode};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long to wait for a TCP connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An error as the server stated it.
+#[derive(Debug, Clone)]
+pub struct ServerError {
+    /// The server's error number.
+    pub code: u16,
+    /// The SQLSTATE.
+    pub state: String,
+    /// The server's words.
+    pub message: String,
+}
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "server error {} ({}): {}", self.code, self.state, self.message)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// Opens connections to one server and database, all alike.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    options: Opts,
+    encrypted: bool,
+}
+
+impl Connector {
+    /// Finds out how to connect (whether the server offers TLS, in mode `preferred`) and
+    /// opens a first connection.
+    pub fn open(settings: &ConnectionSettings) -> Result<(Connector, Conn)> {
+        let over_tcp = settings.socket.is_none();
+        let mode = settings.tls.mode;
+        if !over_tcp && !matches!(mode, SslMode::Disabled | SslMode::Preferred) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("ssl-mode {mode} cannot be had over a unix socket"),
+            )
+            .hint("name a host to connect over TCP, or use ssl-mode disabled"));
+        }
+        let tls = over_tcp && mode != SslMode::Disabled;
+        let connector = Connector { options: options(settings, tls), encrypted: tls };
+        match connector.connect_raw() {
+            Err(mysql::Error::DriverError(DriverError::TlsNotSupported))
+                if mode == SslMode::Preferred =>
+            {
+                let connector = Connector { options: options(settings, false), encrypted: false };
+                let conn = connector.connect()?;
+                Ok((connector, conn))
+            }
+            Ok(mut conn) => {
+                prepare_session(&mut conn).map_err(|e| connect_error(&connector.place(), e))?;
+                Ok((connector, conn))
+            }
+            Err(error) => Err(connect_error(&connector.place(), error)),
+        }
+    }
+
+    /// Opens another connection.
+    pub fn connect(&self) -> Result<Conn> {
+        self.try_connect().map_err(|e| connect_error(&self.place(), e))
+    }
+
+    /// Like [`Connector::connect`], with the driver's own error.
+    pub(crate) fn try_connect(&self) -> Result<Conn, mysql::Error> {
+        let mut conn = self.connect_raw()?;
+        prepare_session(&mut conn)?;
+        Ok(conn)
+    }
+
+    fn connect_raw(&self) -> Result<Conn, mysql::Error> {
+        Conn::new(self.options.clone())
+    }
+
+    /// Whether the connections are encrypted, so that their sockets cannot be read directly.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// The driver's options, for the pool.
+    pub(crate) fn options(&self) -> &Opts {
+        &self.options
+    }
+
+    /// Where the server is, for messages.
+    pub fn place(&self) -> String {
+        match self.options.get_socket() {
+            Some(socket) => socket.to_owned(),
+            None => format!("{}:{}", self.options.get_ip_or_hostname(), self.options.get_tcp_port()),
+        }
+    }
+}
+
+fn options(settings: &ConnectionSettings, tls: bool) -> Opts {
+    let mut builder = OptsBuilder::new()
+        .user(Some(settings.user.clone()))
+        .pass(settings.password.as_ref().map(|p| p.expose().to_owned()))
+        .db_name(Some(settings.database.clone()))
+        .prefer_socket(false)
+        .stmt_cache_size(0)
+        .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
+        .tcp_keepalive_time_ms(Some(30_000))
+        .tcp_keepalive_probe_interval_secs(Some(10))
+        .tcp_keepalive_probe_count(Some(6));
+    builder = match &settings.socket {
+        Some(socket) => builder.socket(Some(socket.to_string_lossy().into_owned())),
+        None => builder
+            .ip_or_hostname(Some(settings.host.clone().unwrap_or_else(|| "127.0.0.1".into())))
+            .tcp_port(settings.port),
+    };
+    if tls {
+        let mode = settings.tls.mode;
+        let mut ssl = SslOpts::default()
+            .with_danger_accept_invalid_certs(matches!(mode, SslMode::Preferred | SslMode::Required))
+            .with_danger_skip_domain_validation(mode != SslMode::VerifyIdentity)
+            .with_root_cert_path(settings.tls.ca.clone());
+        if let (Some(cert), Some(key)) = (&settings.tls.cert, &settings.tls.key) {
+            ssl = ssl.with_client_identity(Some(ClientIdentity::new(
+                cert.clone().into(),
+                key.clone().into(),
+            )));
+        }
+        builder = builder.ssl_opts(ssl);
+    }
+    builder.into()
+}
+
+/// Settings that every session of ours needs: statements in utf8mb4, values as stored, no
+/// limits on time. Variables that one product lacks are set only where they exist.
+fn prepare_session(conn: &mut Conn) -> Result<(), mysql::Error> {
+    conn.query_drop("SET NAMES utf8mb4")?;
+    conn.query_drop(
+        "SET SESSION sql_mode='', time_zone='+00:00', sql_quote_show_create=1, \
+         sql_select_limit=DEFAULT, net_read_timeout=3600, net_write_timeout=3600, \
+         wait_timeout=86400",
+    )?;
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
+    let optional = [
+        // MariaDB: a global statement timeout must not cut a table short.
+        ("max_statement_time", "0"),
+        // MySQL's name for it, and no cached statistics.
+        ("max_execution_time", "0"),
+        ("information_schema_stats_expiry", "0"),
+    ];
+    for (name, value) in optional {
+        match conn.query_drop(format!("SET SESSION {name}={value}")) {
+            // Unknown system variable: the other product.
+            Err(mysql::Error::MySqlError(e)) if e.code == 1193 => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// What the server or the driver said, as a cause to hang below an [`Error`].
+pub fn cause(error: mysql::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        mysql::Error::MySqlError(e) => {
+            Box::new(ServerError { code: e.code, state: e.state, message: e.message })
+        }
+        mysql::Error::IoError(e) => Box::new(e),
+        mysql::Error::DriverError(e) => e.to_string().into(),
+        mysql::Error::TlsError(e) => format!("TLS: {e}").into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// A query of ours that failed while the run was under way.
+pub fn query_error(doing: &str, error: mysql::Error) -> Error {
+    let code = match &error {
+        mysql::Error::MySqlError(e) => e.code,
+        _ => 0,
+    };
+    let error = Error::new(kind_of(code), doing).because_boxed(cause(error));
+    match hint_for(code) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn connect_error(place: &str, error: mysql::Error) -> Error {
+    let code = match &error {
+        mysql::Error::MySqlError(e) => e.code,
+        _ => 0,
+    };
+    let hint = hint_for(code).map(str::to_owned).or_else(|| match &error {
+        mysql::Error::DriverError(DriverError::TlsNotSupported) => {
+            Some("the server offers no TLS; use --ssl-mode preferred or disabled".into())
+        }
+        mysql::Error::TlsError(_) => {
+            Some("name the server's certificate authority with --ssl-ca".into())
+        }
+        mysql::Error::IoError(_) | mysql::Error::DriverError(_) => {
+            Some("is the server running, and reachable at this address?".into())
+        }
+        _ => None,
+    });
+    let error = Error::new(ErrorKind::Connect, format!("cannot connect to {place}"))
+        .because_boxed(cause(error));
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// What an error number means for the run.
+pub(crate) fn kind_of(code: u16) -> ErrorKind {
+    match code {
+        // Access denied, in its many forms; unknown database; password expired; no privilege.
+        1044 | 1045 | 1049 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 => {
+            ErrorKind::Connect
+        }
+        _ => ErrorKind::Failed,
+    }
+}
+
+/// What the user can do about an error number.
+pub(crate) fn hint_for(code: u16) -> Option<&'static str> {
+    Some(match code {
+        1045 | 1698 => "check the user name and the password, and from which file they came",
+        1044 | 1142 | 1143 | 1227 | 1370 => "grant the privilege to the backup user",
+        1049 => "check the database name",
+        1130 => "the server does not let this host connect as this user",
+        1820 | 1862 => "the password has expired: set a new one with ALTER USER",
+        1040 | 1203 => "too many connections: use fewer threads (-j) or raise max_connections",
+        1205 => "something holds a lock; see SHOW PROCESSLIST",
+        1412 | 1146 | 1054 => "a table was altered during the run: run again when no DDL runs",
+        1969 | 3024 => "a statement time limit ended the query",
+        _ => return None,
+    })
+}

@@ -1,0 +1,114 @@
+//! The text of objects as the server states it (`SHOW CREATE …`), with the session settings
+//! under which it was written. Texts are raw bytes in the object's own character set.
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, Row, Value};
+
+use super::catalog::Routine;
+use super::connect::query_error;
+use super::quote_identifier;
+use crate::error::{Error, ErrorKind, Result};
+
+/// An object's text and what it depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Definition {
+    /// The statement that creates it, without a terminator.
+    pub text: Vec<u8>,
+    /// The `sql_mode` it was created under, where the object has one.
+    pub sql_mode: Option<String>,
+    /// The character set its text is in, where it is not utf8mb4.
+    pub charset_client: Option<String>,
+    /// The collation of literals in it.
+    pub collation_connection: Option<String>,
+    /// The time zone of an event.
+    pub time_zone: Option<String>,
+}
+
+/// The statement that creates a table.
+pub fn table(conn: &mut Conn, name: &str) -> Result<Definition> {
+    show(conn, "TABLE", name, "utf8mb4", &["Create Table"])
+}
+
+/// The statement that creates a sequence.
+pub fn sequence(conn: &mut Conn, name: &str) -> Result<Definition> {
+    show(conn, "SEQUENCE", name, "utf8mb4", &["Create Table"])
+}
+
+/// The statement that creates a view, in the character set it was written in.
+pub fn view(conn: &mut Conn, name: &str, charset_client: &str) -> Result<Definition> {
+    let charset = if is_plain_name(charset_client) { charset_client } else { "utf8mb4" };
+    show(conn, "VIEW", name, charset, &["Create View"])
+}
+
+/// The statement that creates a trigger.
+pub fn trigger(conn: &mut Conn, name: &str) -> Result<Definition> {
+    show(conn, "TRIGGER", name, "NULL", &["SQL Original Statement"])
+}
+
+/// The statement that creates a routine or package.
+pub fn routine(conn: &mut Conn, routine: &Routine) -> Result<Definition> {
+    let columns = ["Create Procedure", "Create Function", "Create Package", "Create Package Body"];
+    show(conn, &routine.kind, &routine.name, "NULL", &columns)
+}
+
+/// The statement that creates an event.
+pub fn event(conn: &mut Conn, name: &str) -> Result<Definition> {
+    show(conn, "EVENT", name, "NULL", &["Create Event"])
+}
+
+/// The value a sequence will give next, and how many cycles it has been through.
+pub fn sequence_state(conn: &mut Conn, name: &str) -> Result<(i64, u64)> {
+    let query = format!("SELECT next_not_cached_value, cycle_count FROM {}", quote_identifier(name));
+    let state: Option<(i64, u64)> =
+        conn.query_first(query).map_err(|e| query_error(&format!("sequence `{name}`"), e))?;
+    state.ok_or_else(|| Error::new(ErrorKind::Failed, format!("sequence `{name}`: it has no state")))
+}
+
+/// Lets table values come as they are stored; what readers need.
+pub fn results_unconverted(conn: &mut Conn) -> Result<()> {
+    conn.query_drop("SET character_set_results=NULL")
+        .map_err(|e| query_error("cannot ask for unconverted results", e))
+}
+
+fn show(
+    conn: &mut Conn,
+    kind: &str,
+    name: &str,
+    charset_results: &str,
+    text_columns: &[&str],
+) -> Result<Definition> {
+    let what = format!("{} `{name}`", kind.to_ascii_lowercase());
+    conn.query_drop(format!("SET character_set_results={charset_results}"))
+        .map_err(|e| query_error(&what, e))?;
+    let row: Option<Row> = conn
+        .query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
+        .map_err(|e| query_error(&what, e))?;
+    let row = row.ok_or_else(|| Error::new(ErrorKind::Failed, format!("{what}: the server states no definition")))?;
+    let mut definition = Definition::default();
+    let columns = row.columns();
+    for (column, value) in columns.iter().zip(row.unwrap()) {
+        let Value::Bytes(value) = value else { continue };
+        let column = column.name_str();
+        if text_columns.contains(&column.as_ref()) {
+            definition.text = value;
+            continue;
+        }
+        let value = String::from_utf8_lossy(&value).into_owned();
+        match column.as_ref() {
+            "sql_mode" => definition.sql_mode = Some(value),
+            "character_set_client" => definition.charset_client = Some(value),
+            "collation_connection" => definition.collation_connection = Some(value),
+            "time_zone" => definition.time_zone = Some(value),
+            _ => {}
+        }
+    }
+    if definition.text.is_empty() {
+        return Err(Error::new(ErrorKind::Connect, format!("{what}: the server hides its text"))
+            .hint("the backup user lacks a privilege on it"));
+    }
+    Ok(definition)
+}
+
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}

@@ -1,0 +1,37 @@
+//! All talk with the database server: connecting, what it is and may do for us, the catalog,
+//! the sealed pool of snapshot connections, and rows straight from the wire.
+
+pub mod bounds;
+pub mod catalog;
+pub mod connect;
+pub mod definitions;
+pub mod flavor;
+pub mod lock;
+pub mod privileges;
+pub mod rows;
+pub mod snapshot;
+pub mod wire;
+
+/// Quotes an identifier with backticks.
+pub fn quote_identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// Quotes identifiers and joins them with commas.
+pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(quote_identifier).collect::<Vec<_>>().join(",")
+}
+
+/// A string literal for queries of our own, whose sessions have `sql_mode=''` and utf8mb4.
+pub fn quote_string(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('\'');
+    for c in text.chars() {
+        if matches!(c, '\'' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('\'');
+    quoted
+}

@@ -1,0 +1,179 @@
+//! Rows of a query as they come off the wire. On a plain connection the packets are read
+//! straight from the socket that the `mysql` crate opened and authenticated, in lock step:
+//! one command is written, its whole answer is read, and the connection is clean again. On
+//! an encrypted connection the crate's own row iterator is used and its rows are put back
+//! into the same form. Either way a row is the payload of a text-protocol row packet.
+
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, QueryResult, Text, Value};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::connect::query_error;
+use super::wire::{PacketReader, read_ok, read_result_head, read_row, write_cell};
+use crate::error::{Error, ErrorKind, Result};
+use crate::interrupt::Interrupt;
+
+/// Where rows come from: a server, or memory in tests and benchmarks.
+pub trait RowSource {
+    /// The next row: length-encoded cells, 0xfb for NULL. `None` after the last one; not to
+    /// be called again after `None` or an error.
+    fn next_row(&mut self) -> Result<Option<&[u8]>>;
+}
+
+/// The rows of one query on one connection.
+pub enum Rows<'c> {
+    /// Read from the socket.
+    Raw(RawRows<'c>),
+    /// Read by the `mysql` crate.
+    Driver(DriverRows<'c>),
+}
+
+/// Rows read from the socket.
+pub struct RawRows<'c> {
+    packets: PacketReader<Socket<'c>>,
+    columns: usize,
+}
+
+/// Rows read by the `mysql` crate.
+pub struct DriverRows<'c> {
+    result: QueryResult<'c, 'c, 'c, Text>,
+    row: Vec<u8>,
+    columns: usize,
+}
+
+impl<'c> Rows<'c> {
+    /// Sends `query`, which must read rows, and reads up to the first row. Dropped before the
+    /// last row, it leaves the connection unusable.
+    pub fn query(
+        conn: &'c mut Conn,
+        query: &str,
+        encrypted: bool,
+        interrupt: &'c Interrupt,
+    ) -> Result<Rows<'c>> {
+        if encrypted {
+            let result = conn.query_iter(query).map_err(|e| query_error("cannot read rows", e))?;
+            let columns = result.columns().as_ref().len();
+            return Ok(Rows::Driver(DriverRows { result, row: Vec::new(), columns }));
+        }
+        let socket = Socket { fd: borrow_socket(conn), interrupt };
+        socket.send_query(query)?;
+        let mut packets = PacketReader::new(socket);
+        let columns = read_result_head(&mut packets)?;
+        Ok(Rows::Raw(RawRows { packets, columns }))
+    }
+
+    /// Cells in each row.
+    pub fn columns(&self) -> usize {
+        match self {
+            Rows::Raw(rows) => rows.columns,
+            Rows::Driver(rows) => rows.columns,
+        }
+    }
+}
+
+impl RowSource for Rows<'_> {
+    #[inline]
+    fn next_row(&mut self) -> Result<Option<&[u8]>> {
+        match self {
+            Rows::Raw(rows) => read_row(&mut rows.packets),
+            Rows::Driver(rows) => rows.next_row(),
+        }
+    }
+}
+
+impl DriverRows<'_> {
+    fn next_row(&mut self) -> Result<Option<&[u8]>> {
+        let Some(row) = self.result.next() else { return Ok(None) };
+        let row = row.map_err(|e| query_error("cannot read rows", e))?;
+        self.row.clear();
+        for value in row.unwrap() {
+            match value {
+                Value::NULL => write_cell(&mut self.row, None),
+                Value::Bytes(bytes) => write_cell(&mut self.row, Some(&bytes)),
+                _ => return Err(Error::new(ErrorKind::Internal, "a text row holds a binary value")),
+            }
+        }
+        Ok(Some(&self.row))
+    }
+}
+
+/// The socket below a connection.
+#[expect(unsafe_code, reason = "the driver offers its socket only as a raw descriptor")]
+fn borrow_socket(conn: &mut Conn) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor belongs to `conn`, which is borrowed mutably for as long as the
+    // returned value lives, so that it stays open and nothing else uses it.
+    unsafe { BorrowedFd::borrow_raw(conn.as_raw_fd()) }
+}
+
+struct Socket<'c> {
+    fd: BorrowedFd<'c>,
+    interrupt: &'c Interrupt,
+}
+
+impl Socket<'_> {
+    /// Writes a COM_QUERY packet (command byte 0x03, sequence number 0).
+    fn send_query(&self, query: &str) -> Result<()> {
+        let length = query.len() + 1;
+        let Some(header) = u32::try_from(length).ok().filter(|length| *length < 0xff_ffff) else {
+            return Err(Error::new(ErrorKind::Internal, "a query is longer than one packet"));
+        };
+        let mut packet = header.to_le_bytes();
+        packet[3] = 0;
+        let mut message = packet.to_vec();
+        message.push(0x03);
+        message.extend_from_slice(query.as_bytes());
+        let mut rest = &message[..];
+        while !rest.is_empty() {
+            match rustix::io::write(self.fd, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => {
+                    return Err(Error::new(ErrorKind::Failed, "lost the connection to the server")
+                        .because(io::Error::from(e)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Socket<'_> {
+    /// Waits for bytes in short turns, so that an interrupt ends a wait on a silent server;
+    /// that is an [`io::ErrorKind::Interrupted`] error with a payload.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const TURN: Duration = Duration::from_millis(200);
+        let turn = Timespec::try_from(TURN).map_err(io::Error::other)?;
+        loop {
+            match rustix::net::recv(self.fd, &mut *buffer, rustix::net::RecvFlags::DONTWAIT) {
+                Ok((read, _)) => return Ok(read),
+                Err(rustix::io::Errno::AGAIN) => {
+                    if self.interrupt.is_raised() {
+                        return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
+                    }
+                    let mut sockets = [PollFd::new(&self.fd, PollFlags::IN)];
+                    match poll(&mut sockets, Some(&turn)) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Runs a statement that returns no rows and may wait for long, such as one that takes a
+/// lock; an interrupt ends the wait (and leaves the connection unusable).
+pub fn execute(conn: &mut Conn, statement: &str, encrypted: bool, interrupt: &Interrupt) -> Result<()> {
+    if encrypted {
+        return conn.query_drop(statement).map_err(|e| query_error("refused by the server", e));
+    }
+    let socket = Socket { fd: borrow_socket(conn), interrupt };
+    socket.send_query(statement)?;
+    read_ok(&mut PacketReader::new(socket))
+}
