@@ -7,5 +7,7 @@ pub mod names;
 pub mod sink;
 pub mod staging;
 
+mod files;
+mod inventory;
 mod lock;
 mod publish;

@@ -1,0 +1,237 @@
+//! Small, careful operations on files and directories that the rest of the store is made of:
+//! modes from the first moment, paths that stay inside, comparison and syncing.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// From this many files on, one `syncfs` goes before the single syncs.
+const BULK: usize = 64;
+
+/// Makes a directory with `mode` (the umask applies). One that exists is left as it is;
+/// something else of that name, a symbolic link among them, is an error.
+pub(super) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            match fs::symlink_metadata(path) {
+                Ok(meta) if !meta.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+                // Gone again is for the caller's next step to find.
+                _ => Ok(()),
+            }
+        }
+        other => other,
+    }
+}
+
+/// Makes the directories between `base` and the file `base/relative`, each with `mode`.
+pub(super) fn make_parents(base: &Path, relative: &str, mode: u32) -> Result<()> {
+    for dir in parents(relative) {
+        let path = base.join(dir);
+        make_dir(&path, mode).map_err(|e| Error::write(&path, "create the directory", e))?;
+    }
+    Ok(())
+}
+
+/// The directories above a relative path, outermost first: `a/b/c` has `a` and `a/b`.
+pub(super) fn parents(relative: &str) -> impl Iterator<Item = &str> {
+    relative.match_indices('/').map(|(at, _)| &relative[..at])
+}
+
+/// Whether `relative` names something strictly below a backup directory, as we name files: no
+/// absolute path, no `..`, no doubled or trailing slash, nothing `sha256sum` would escape.
+pub(super) fn is_safe(relative: &str) -> bool {
+    !relative.is_empty()
+        && !relative.contains(['\\', '\0', '\n', '\r'])
+        && relative.split('/').all(|part| !part.is_empty())
+        && Path::new(relative)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        && relative.split('/').all(|part| part != ".")
+}
+
+/// Whether every directory above `root/relative` is a directory, not a symbolic link.
+pub(super) fn parents_are_real(root: &Path, relative: &str) -> bool {
+    parents(relative)
+        .all(|dir| fs::symlink_metadata(root.join(dir)).is_ok_and(|meta| meta.is_dir()))
+}
+
+/// Whether two files have the same bytes. `false` where `live` is no regular file, or not
+/// readable.
+pub(super) fn same_bytes(live: &Path, staged: &Path) -> io::Result<bool> {
+    let (Ok(a), b) = (fs::symlink_metadata(live), fs::metadata(staged)?) else {
+        return Ok(false);
+    };
+    if !a.is_file() || a.len() != b.len() {
+        return Ok(false);
+    }
+    let (Ok(mut a), mut b) = (File::open(live), File::open(staged)?) else {
+        return Ok(false);
+    };
+    let (mut from_a, mut from_b) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let n = b.read(&mut from_b)?;
+        if n == 0 {
+            return Ok(true);
+        }
+        if a.read_exact(&mut from_a[..n]).is_err() || from_a[..n] != from_b[..n] {
+            return Ok(false);
+        }
+    }
+}
+
+/// A tree of regular files.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    /// Files by relative path, with their sizes.
+    pub(super) files: Vec<(String, u64)>,
+    /// Directories by relative path, parents before children.
+    pub(super) dirs: Vec<String>,
+}
+
+/// What lies under `base`.
+pub(super) fn walk(base: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let mut todo = vec![String::new()];
+    while let Some(dir) = todo.pop() {
+        let path = base.join(&dir);
+        let failed = |e| cannot_read(&path, e);
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_str().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Internal,
+                    format!("a file name in {} is not UTF-8", path.display()),
+                )
+            })?;
+            let relative = if dir.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{dir}/{name}")
+            };
+            let meta = entry.metadata().map_err(failed)?;
+            if meta.is_dir() {
+                tree.dirs.push(relative.clone());
+                todo.push(relative);
+            } else {
+                tree.files.push((relative, meta.len()));
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// Brings files to stable storage, in any order.
+///
+/// Measured on ext4 with 5,000 new files of 2 kB: `fsync` one by one 1.3 s, from 2 threads
+/// 1.1 s, from 16 threads 0.6 s; one `syncfs` 0.06 s, and 0.8 s where others had left 2 GiB of
+/// dirty pages. After it a `fsync` of each takes 0.4 s together and reports an error of just
+/// these files, which `syncfs` does not. So many files get both, and the result of `syncfs`
+/// does not matter. Sealing 10,000 files in 5,000 tables takes 1 s this way.
+pub(super) fn sync_files(base: &Path, files: &[PathBuf]) -> Result<()> {
+    if files.len() >= BULK
+        && let Ok(dir) = File::open(base)
+    {
+        let _ = rustix::fs::syncfs(&dir);
+    }
+    files.par_iter().try_for_each(|path| sync(path))
+}
+
+/// Brings one file or directory to stable storage.
+pub(super) fn sync(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| Error::write(path, "sync", e))
+}
+
+/// Makes `root` and the directories above it that do not exist, each with `mode`, durably.
+pub(super) fn make_root(root: &Path, mode: u32) -> Result<()> {
+    let failed = |e| Error::write(root, "create the directory", e);
+    match fs::metadata(root) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
+    DirBuilder::new()
+        .mode(mode)
+        .recursive(true)
+        .create(root)
+        .map_err(failed)?;
+    for parent in missing.iter().filter_map(|dir| dir.parent()) {
+        // A directory that may be searched and written but not read cannot be synced.
+        let _ = sync(if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        });
+    }
+    Ok(())
+}
+
+/// Removes a file or a whole directory; nothing there is fine.
+pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+    let done = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether group or others may do anything with `path`.
+pub(super) fn is_exposed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0)
+}
+
+/// A file or directory that cannot be read.
+pub(super) fn cannot_read(path: &Path, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Failed, format!("cannot read {}", path.display())).because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_paths_below_are_safe() {
+        for good in ["a", "structure/tables/a%2e.sql", "..a/b.."] {
+            assert!(is_safe(good), "{good}");
+        }
+        for bad in [
+            "", "/a", "..", "a/../b", "../a", "./a", "a/.", "a//b", "a/", "a\nb", "a\\b",
+        ] {
+            assert!(!is_safe(bad), "{bad}");
+        }
+        assert_eq!(parents("a/b/c").collect::<Vec<_>>(), ["a", "a/b"]);
+    }
+
+    #[test]
+    fn files_are_compared_to_the_last_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let mut bytes = vec![7; 200_000];
+        let (a, b) = (file("a", &bytes), file("b", &bytes));
+        bytes[199_999] = 8;
+        let c = file("c", &bytes);
+        assert!(same_bytes(&a, &b).unwrap());
+        assert!(!same_bytes(&a, &c).unwrap());
+        assert!(!same_bytes(&dir.path().join("none"), &a).unwrap());
+        assert!(!same_bytes(dir.path(), &a).unwrap());
+        std::os::unix::fs::symlink(&a, dir.path().join("link")).unwrap();
+        assert!(!same_bytes(&dir.path().join("link"), &a).unwrap());
+    }
+}

@@ -1,0 +1,463 @@
+//! From the first file of a run to its publication. A run begins a [`Staging`], creates files
+//! in it from any thread, seals it with the manifest, and publishes the [`Sealed`].
+//!
+//! Until `publish` nothing outside `<root>/.schema_backup` changes. That directory is private,
+//! holds the lock, and is gone when the run ends, well or badly; only a publication that was
+//! begun and could not be finished stays there, for the next run to complete.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files;
+use super::inventory::{self, Found};
+use super::lock::Lock;
+use super::manifest::{
+    BackupKind, FORMAT, FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, RunRecord, SUMS_FILE,
+};
+use super::publish::{self, Journal, LATEST, Place, Publication, Rolled};
+use super::sink::{FileSink, SYNC_AT_FINISH, Sink, create_new};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a backup is laid out below its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// The root is the backup and is updated in place.
+    InPlace,
+    /// Each backup is a new directory `<YYYYMMDDhhmmss>`, and `latest` points to the newest.
+    Timestamped,
+}
+
+/// Who may read what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Directories 0755 and files 0644, under the umask.
+    Public,
+    /// Directories 0700 and files 0600, whatever the umask, from their first moment.
+    Private,
+}
+
+impl Access {
+    pub(super) fn dir_mode(self) -> u32 {
+        match self {
+            Access::Public => 0o755,
+            Access::Private => 0o700,
+        }
+    }
+
+    pub(super) fn file_mode(self) -> u32 {
+        match self {
+            Access::Public => 0o644,
+            Access::Private => 0o600,
+        }
+    }
+}
+
+/// Where a backup goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The directory; made if need be.
+    pub root: PathBuf,
+    /// How it is laid out.
+    pub layout: Layout,
+    /// Who may read it.
+    pub access: Access,
+    /// Which of a run's directories it is.
+    pub kind: BackupKind,
+}
+
+/// The lock and the working directory, which go away together.
+#[derive(Debug)]
+struct Work {
+    place: Place,
+    _lock: Lock,
+}
+
+impl Work {
+    /// Removes everything but the lock.
+    fn clear(&self) -> Result<()> {
+        let work = self.place.work();
+        let failed = |e| Error::write(&work, "clear", e);
+        for entry in fs::read_dir(&work).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() != "lock" {
+                files::remove_all(&entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // With a journal there is a committed backup in here that the next run completes.
+        if fs::symlink_metadata(self.place.journal())
+            .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        {
+            let _ = self.clear();
+        }
+    }
+}
+
+/// A run's files before they are a backup. Dropped without `seal` it leaves nothing behind.
+#[derive(Debug)]
+pub struct Staging {
+    work: Work,
+    target: Target,
+    started: jiff::Timestamp,
+    previous: Option<Manifest>,
+    warnings: Vec<String>,
+}
+
+impl Staging {
+    /// Takes the destination for this run: makes the root, takes the lock, completes a
+    /// publication that an earlier run began, and removes what killed runs left.
+    ///
+    /// Fails with [`ErrorKind::Write`] where another run holds the destination or it cannot be
+    /// written, and with [`ErrorKind::Config`] where something else lies there.
+    pub fn begin(target: Target) -> Result<Staging> {
+        let started = jiff::Timestamp::now();
+        let place = Place {
+            root: target.root.clone(),
+            access: target.access,
+        };
+        files::make_root(&place.root, target.access.dir_mode())?;
+        if target.layout == Layout::Timestamped {
+            refuse_foreign_latest(&place.root)?;
+        }
+        let work = Work {
+            _lock: Lock::acquire(&place.root, &place.work())?,
+            place,
+        };
+        let place = &work.place;
+
+        let mut warnings = Vec::new();
+        let root = place.root.display();
+        if target.kind == BackupKind::UserData && files::is_exposed(&place.root) {
+            warnings.push(format!(
+                "{root} can be entered by others; chmod 700 is safer"
+            ));
+        }
+        match publish::roll_forward(place)? {
+            Rolled::Nothing => {}
+            Rolled::Completed => {
+                warnings.push(format!(
+                    "completed a publication in {root} that was cut short"
+                ));
+            }
+            Rolled::Damaged => {
+                warnings.push(format!("discarded a damaged publication in {root}"));
+            }
+        }
+        work.clear()?;
+        let previous = match target.layout {
+            Layout::InPlace => live_manifest(&target, &mut warnings)?,
+            Layout::Timestamped => inventory::newest_complete(&place.root)?,
+        };
+        let ignore = place.work().join(".gitignore");
+        create_new(&ignore, 0o600)
+            .and_then(|mut file| io::Write::write_all(&mut file, b"*\n"))
+            .map_err(|e| Error::write(&ignore, "write", e))?;
+        let staging = place.staging();
+        files::make_dir(&staging, target.access.dir_mode())
+            .map_err(|e| Error::write(&staging, "create the directory", e))?;
+        Ok(Staging {
+            work,
+            target,
+            started,
+            previous,
+            warnings,
+        })
+    }
+
+    /// The destination's root.
+    pub fn root(&self) -> &Path {
+        &self.target.root
+    }
+
+    /// What the user should know of the destination.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The manifest of the backup that lies there: in place, or the newest complete one. It may
+    /// have been edited by anybody, and in a timestamped layout may be of another database.
+    pub fn previous_manifest(&self) -> Option<Manifest> {
+        self.previous.clone()
+    }
+
+    /// A new file of the backup, `relative` as in [`names`](super::names). Any thread may call
+    /// this at any time.
+    pub fn create(&self, relative: &str) -> Result<FileSink> {
+        if !files::is_safe(relative) {
+            let what = format!("{relative:?} is no name for a file of a backup");
+            return Err(Error::new(ErrorKind::Internal, what));
+        }
+        let (staging, access) = (self.work.place.staging(), self.target.access);
+        let path = staging.join(relative);
+        let mut made = FileSink::create(path.clone(), relative, access.file_mode());
+        if made
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        {
+            files::make_parents(&staging, relative, access.dir_mode())?;
+            made = FileSink::create(path.clone(), relative, access.file_mode());
+        }
+        made.map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let what = format!("{relative} would be written twice");
+                Error::new(ErrorKind::Internal, what)
+            }
+            _ => Error::write(&path, "create", e),
+        })
+    }
+
+    /// Writes a whole file of the backup.
+    pub fn write(&self, relative: &str, bytes: &[u8]) -> Result<FileEntry> {
+        let mut sink = Box::new(self.create(relative)?);
+        sink.write(bytes)?;
+        sink.finish()
+    }
+
+    /// Completes the files: adds the manifest, the checksums and the record of the run, checks
+    /// that exactly what the manifest names is there, and brings all of it to stable storage.
+    /// Nothing visible changes yet. The `.schema_backup` of an in-place backup then holds only
+    /// what differs from the live directory.
+    ///
+    /// Refuses with [`ErrorKind::Config`] to replace the backup of another database.
+    pub fn seal(self, manifest: &Manifest, run: &RunRecord) -> Result<Sealed> {
+        self.check_database(manifest)?;
+        self.check_complete(manifest)?;
+
+        let manifest_text = json(manifest)?;
+        let entry = self.write(MANIFEST_FILE, &manifest_text)?;
+        self.write(SUMS_FILE, sums(manifest, &entry).as_bytes())?;
+        self.write(RUN_FILE, &json(run)?)?;
+
+        let Staging {
+            work,
+            target,
+            started,
+            previous,
+            ..
+        } = self;
+        // What the manifest names, the manifest itself and the checksums.
+        let all = manifest.files().count() + 2;
+        let (publication, written) = match target.layout {
+            Layout::InPlace => {
+                let publication =
+                    publish::prepare_in_place(&work.place, manifest, previous.as_ref())?;
+                let written = match &publication {
+                    // The record of the run is replaced always, and does not count.
+                    Publication::InPlace { replace, marks, .. } => replace.len() + marks.len() - 1,
+                    Publication::Timestamped { .. } => all,
+                };
+                (Some(publication), written)
+            }
+            Layout::Timestamped => (None, all),
+        };
+        sync_tree(&work.place)?;
+        Ok(Sealed {
+            work,
+            started,
+            publication,
+            files_written: written,
+            files_unchanged: all - written,
+        })
+    }
+
+    fn check_database(&self, manifest: &Manifest) -> Result<()> {
+        if manifest.kind != self.target.kind || manifest.format != FORMAT {
+            let what = "a manifest of another kind or format than its destination";
+            return Err(Error::new(ErrorKind::Internal, what));
+        }
+        match &self.previous {
+            Some(previous)
+                if self.target.layout == Layout::InPlace
+                    && previous.database.name != manifest.database.name =>
+            {
+                Err(foreign(
+                    &self.target.root,
+                    &format!(
+                        "the backup of database `{}`, and this is `{}`",
+                        previous.database.name, manifest.database.name
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether exactly the files of the manifest are staged, with their sizes.
+    fn check_complete(&self, manifest: &Manifest) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(ErrorKind::Internal, what));
+        let tree = files::walk(&self.work.place.staging())?;
+        let mut staged: BTreeMap<String, u64> = tree.files.into_iter().collect();
+        for entry in manifest.files() {
+            match staged.remove(&entry.file) {
+                Some(bytes) if bytes == entry.bytes => {}
+                Some(bytes) => {
+                    return wrong(format!(
+                        "{} has {bytes} bytes where {} were written",
+                        entry.file, entry.bytes
+                    ));
+                }
+                None => return wrong(format!("{} is missing from staging", entry.file)),
+            }
+        }
+        match staged.first_key_value() {
+            Some((file, _)) => wrong(format!("{file} was written and is not in the manifest")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A complete backup on stable storage that is not yet visible. Dropped without `publish` it
+/// leaves nothing behind.
+#[derive(Debug)]
+pub struct Sealed {
+    work: Work,
+    started: jiff::Timestamp,
+    /// Decided already, but for the name of a timestamped directory.
+    publication: Option<Publication>,
+    files_written: usize,
+    files_unchanged: usize,
+}
+
+/// A backup that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The backup's directory.
+    pub path: PathBuf,
+    /// Files that are new or changed, `run.json` not counted.
+    pub files_written: usize,
+    /// Files that the directory already had, byte for byte; they were not touched.
+    pub files_unchanged: usize,
+}
+
+impl Sealed {
+    /// Makes the backup visible. After an error of the first moments nothing has changed; a
+    /// later one says so, and the next run completes the publication.
+    pub fn publish(self) -> Result<Published> {
+        let place = &self.work.place;
+        let publication = match self.publication {
+            Some(publication) => publication,
+            None => Publication::Timestamped {
+                name: free_name(&place.root, self.started)?,
+            },
+        };
+        let path = match &publication {
+            Publication::InPlace { .. } => place.root.clone(),
+            Publication::Timestamped { name } => place.root.join(name),
+        };
+        Journal::new(publication).publish(place)?;
+        Ok(Published {
+            path,
+            files_written: self.files_written,
+            files_unchanged: self.files_unchanged,
+        })
+    }
+}
+
+/// The first free `YYYYMMDDhhmmss` from `time` on.
+fn free_name(root: &Path, mut time: jiff::Timestamp) -> Result<String> {
+    loop {
+        let name = time.strftime("%Y%m%d%H%M%S").to_string();
+        let path = root.join(&name);
+        match fs::symlink_metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(name),
+            Err(e) => return Err(Error::write(&path, "create", e)),
+            Ok(_) => {}
+        }
+        time = time
+            .checked_add(jiff::SignedDuration::from_secs(1))
+            .map_err(|e| Error::new(ErrorKind::Internal, "the clock is out of range").because(e))?;
+    }
+}
+
+fn refuse_foreign_latest(root: &Path) -> Result<()> {
+    let path = root.join(LATEST);
+    match fs::symlink_metadata(&path) {
+        Ok(meta) if !meta.is_symlink() => {
+            let what = format!("{} is not a symbolic link", path.display());
+            Err(Error::new(ErrorKind::Config, what)
+                .hint("the link to the newest backup goes there; move it out of the way"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The manifest of an in-place backup. A damaged one counts as none.
+fn live_manifest(target: &Target, warnings: &mut Vec<String>) -> Result<Option<Manifest>> {
+    let root = &target.root;
+    match inventory::read_manifest(root)? {
+        Found::Nothing => Ok(None),
+        Found::Unreadable(why) => {
+            warnings.push(format!(
+                "{} is no manifest ({why}); it is replaced, files it may have named stay",
+                root.join(MANIFEST_FILE).display()
+            ));
+            Ok(None)
+        }
+        Found::OtherFormat(format) => Err(foreign(
+            root,
+            &format!("a backup of format {format}, and this program writes format {FORMAT}"),
+        )),
+        Found::Manifest(manifest) if manifest.kind != target.kind => Err(foreign(
+            root,
+            &format!(
+                "a backup of kind {}, and this is {}",
+                manifest.kind.name(),
+                target.kind.name()
+            ),
+        )),
+        Found::Manifest(manifest) => Ok(Some(*manifest)),
+    }
+}
+
+fn foreign(root: &Path, what: &str) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        format!("{} holds {what}", root.display()),
+    )
+    .hint("choose another directory, or move that backup away")
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Internal, "cannot serialize").because(e))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// The text of `SHA256SUMS`: every file of the manifest and the manifest, by name.
+fn sums(manifest: &Manifest, own: &FileEntry) -> String {
+    let mut entries: Vec<_> = manifest.files().chain([own]).collect();
+    entries.sort_by(|a, b| a.file.cmp(&b.file));
+    entries
+        .iter()
+        .map(|entry| format!("{}  {}\n", entry.sha256, entry.file))
+        .collect()
+}
+
+/// Syncs what is staged and has not been synced, and every directory down to it.
+fn sync_tree(place: &Place) -> Result<()> {
+    let staging = place.staging();
+    let tree = files::walk(&staging)?;
+    let small = tree
+        .files
+        .iter()
+        .filter(|(_, bytes)| *bytes <= SYNC_AT_FINISH);
+    let small: Vec<PathBuf> = small.map(|(file, _)| staging.join(file)).collect();
+    files::sync_files(&staging, &small)?;
+    for dir in tree.dirs.iter().rev() {
+        files::sync(&staging.join(dir))?;
+    }
+    files::sync(&staging)?;
+    files::sync(&place.work())?;
+    files::sync(&place.root)
+}
+
+#[cfg(test)]
+pub(super) mod tests;
