@@ -30,6 +30,7 @@ pub mod plan_report;
 pub mod server;
 pub mod service;
 pub mod store;
+pub mod survey;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};

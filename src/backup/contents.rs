@@ -39,7 +39,7 @@ pub(super) struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    pub fn new(survey: &'a Survey, catalog: &'a Catalog, destinations: &Destinations, request: &Request) -> Self {
+    pub(super) fn new(survey: &'a Survey, catalog: &'a Catalog, destinations: &Destinations, request: &Request) -> Self {
         let items = catalog.tables.values().map(|table| {
             let category = survey.category(&table.name);
             let data_kind = destinations.of_data(category);
@@ -57,7 +57,7 @@ impl<'a> Contents<'a> {
     }
 
     /// The manifest of the directory of that kind.
-    pub fn manifest(&self, kind: BackupKind) -> Manifest {
+    pub(super) fn manifest(&self, kind: BackupKind) -> Manifest {
         let held = self.items.iter().filter(|item| kind == BackupKind::Host || item.data_kind == Some(kind));
         let tables = held.filter_map(|item| {
             let here = item.data_kind == Some(kind);
@@ -83,7 +83,7 @@ impl<'a> Contents<'a> {
     }
 
     /// What has been saved, without the times and places.
-    pub fn summary(&self) -> Summary {
+    pub(super) fn summary(&self) -> Summary {
         let data = || self.items.iter().filter_map(|item| item.data.as_ref());
         let chunks = || data().flat_map(|data| &data.chunks);
         let triggers: usize = self.catalog.triggers.values().map(Vec::len).sum();

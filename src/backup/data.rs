@@ -21,6 +21,9 @@ use crate::store::manifest::{ChunkEntry, DataEntry, TableKind};
 use crate::store::names;
 use crate::store::sink::Sink;
 
+/// Bytes of a row that is longer than most.
+const LONG_ROW: u64 = 256;
+
 /// How one table is read.
 struct TablePlan {
     /// Its place in [`Contents::items`].
@@ -44,16 +47,16 @@ pub(super) fn save(
     let plans = plan_tables(contents, pool, request.config.chunk_size, interrupt)?;
 
     report.phase(Phase::Data);
-    let (transactional, others): (Vec<_>, Vec<_>) =
+    let (transactional, others): (Vec<&TablePlan>, Vec<&TablePlan>) =
         plans.iter().partition(|plan| contents.items[plan.item].table.transactional);
     let mut base = ProgressBase::new();
     announce(contents, &plans, &mut base, report);
     // Tables without transactions first: writers to them wait for the lock until they are done.
-    let jobs = jobs(contents, &others, stagings, request)?;
-    let mut done = pipeline::run(pool, jobs, &mut base, report.observer, interrupt)?;
+    let jobs_before = jobs(contents, &others, stagings, request)?;
+    let mut done = pipeline::run(pool, jobs_before, &mut base, report.observer, interrupt)?;
     pool.release_lock()?;
-    let jobs = self::jobs(contents, &transactional, stagings, request)?;
-    done.extend(pipeline::run(pool, jobs, &mut base, report.observer, interrupt)?);
+    let jobs_after = jobs(contents, &transactional, stagings, request)?;
+    done.extend(pipeline::run(pool, jobs_after, &mut base, report.observer, interrupt)?);
 
     collect(contents, &plans, done, request, report)
 }
@@ -127,8 +130,11 @@ fn plan_tables(
         .filter(|(_, item)| item.data_kind.is_some() && item.table.kind == TableKind::Table)
         .collect();
     let keys: Vec<_> = tables.iter().map(|(_, item)| ChunkKey::choose(item.table)).collect();
-    // Statistics only say where to look; whether and where a table is split, its data say.
-    let large = |item: &Item<'_>| item.table.data_bytes > chunk_size / 2;
+    // Statistics, which may be stale, only say where to look, and generously; whether and
+    // where a table is split, its data say.
+    let large = |item: &Item<'_>| {
+        item.table.data_bytes > chunk_size / 4 || item.table.rows.saturating_mul(LONG_ROW) > chunk_size
+    };
     let candidates: Vec<_> = tables
         .iter()
         .zip(&keys)
@@ -194,7 +200,12 @@ fn announce(contents: &Contents<'_>, plans: &[TablePlan], base: &mut ProgressBas
 }
 
 /// The jobs of some tables.
-fn jobs(contents: &Contents<'_>, plans: &[&TablePlan], stagings: &Stagings, request: &Request) -> Result<Vec<Job>> {
+fn jobs<'a>(
+    contents: &Contents<'_>,
+    plans: &[&TablePlan],
+    stagings: &'a Stagings,
+    request: &Request,
+) -> Result<Vec<Job<'a>>> {
     let mut jobs = Vec::new();
     for plan in plans {
         let item = &contents.items[plan.item];
@@ -204,7 +215,7 @@ fn jobs(contents: &Contents<'_>, plans: &[&TablePlan], stagings: &Stagings, requ
         let compression = compression(&request.config.compression, item.category);
         let (rows, bytes) = plan.estimate(contents);
         for (chunk, range) in plan.ranges.iter().enumerate() {
-            let files = stagings.of(kind)?.files();
+            let staging = stagings.of(kind)?;
             let file = names::data(name, chunk + 1, compression);
             let last = chunk + 1 == plan.ranges.len();
             jobs.push(Job {
@@ -218,7 +229,7 @@ fn jobs(contents: &Contents<'_>, plans: &[&TablePlan], stagings: &Stagings, requ
                 compression,
                 estimated_rows: rows,
                 estimated_bytes: bytes,
-                open: Box::new(move || Ok(Box::new(files.create(&file)?) as Box<dyn Sink>)),
+                open: Box::new(move || Ok(Box::new(staging.create(&file)?) as Box<dyn Sink>)),
             });
         }
     }

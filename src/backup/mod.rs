@@ -15,7 +15,7 @@ use crate::event::{Destination, Event, Observer, Phase, Summary};
 use crate::interrupt::Interrupt;
 use crate::plan::layout::Destinations;
 use crate::server::catalog::Catalog;
-use crate::server::snapshot::{SnapshotPool, SnapshotRequest};
+use crate::server::snapshot::{SnapshotPool, SnapshotRequest, with_results_in};
 use crate::service::{ServiceAction, Services, Systemctl};
 use crate::store::manifest::{BackupKind, Manifest, RunRecord};
 use crate::store::staging::{Access, Layout, Published, Staging, Target};
@@ -140,7 +140,9 @@ fn survey_restarted_server(
 fn catalog_in_snapshot(pool: &SnapshotPool, survey: &Survey, request: &Request) -> Result<Catalog> {
     let mut session = pool.session()?;
     let ignored = survey.classification.ignored();
-    let catalog = Catalog::read(&mut session, &survey.flavor, &request.config.skip_objects, &ignored)?;
+    let catalog = with_results_in(&mut session, "utf8mb4", |conn| {
+        Catalog::read(conn, &survey.flavor, &request.config.skip_objects, &ignored)
+    })?;
     if catalog.agrees_with(&survey.listing, &ignored) {
         return Ok(catalog);
     }

@@ -32,8 +32,8 @@ impl Frame {
     pub fn new(flavor: &Flavor) -> Frame {
         let extra: &[&str] = if flavor.is_mariadb() { &MARIADB_ONLY } else { &[] };
         let all = || SAVED.iter().chain(extra);
-        let save: Vec<_> = all().map(|name| format!("@schema_backup_{name}=@@{name}")).collect();
-        let restore: Vec<_> = all().map(|name| format!("{name}=@schema_backup_{name}")).collect();
+        let save: Vec<_> = all().map(|name| format!("@sb_{name}=@@{name}")).collect();
+        let restore: Vec<_> = all().map(|name| format!("{name}=@sb_{name}")).collect();
         let mut set = "time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO', foreign_key_checks=0, unique_checks=0"
             .to_owned();
         for name in extra {

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 
 /// Bytes of SQL text that a block usually holds.
-pub const BLOCK_BYTES: usize = 1 << 20;
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 /// Room that a block starts with: a statement and what stands around it in a file.
 const BLOCK_CAPACITY: usize = BLOCK_BYTES + (64 << 10);
 /// A block that a large row made grow beyond this gives the memory back.

@@ -31,7 +31,7 @@ struct Shared {
 type OnStored = Box<dyn FnOnce(FileEntry) + Send>;
 
 /// One file being written.
-pub struct Lane {
+struct Lane {
     state: Mutex<State>,
     shared: Arc<Shared>,
     compression: Compression,

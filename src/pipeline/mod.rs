@@ -32,7 +32,7 @@ pub use reader::{ChunkRead, ChunkScript, stream_chunk};
 const TICK: Duration = Duration::from_millis(100);
 
 /// One chunk to be read and written.
-pub struct Job {
+pub struct Job<'a> {
     /// Which table of the caller's list.
     pub table: usize,
     /// The table's name.
@@ -54,7 +54,7 @@ pub struct Job {
     /// Estimated bytes.
     pub estimated_bytes: u64,
     /// Opens the file.
-    pub open: Box<dyn FnOnce() -> Result<Box<dyn Sink>> + Send>,
+    pub open: Box<dyn FnOnce() -> Result<Box<dyn Sink>> + Send + 'a>,
 }
 
 /// A chunk that is complete on disk.
@@ -140,10 +140,10 @@ pub struct ProgressBase {
     pub stored_bytes: u64,
     /// Tables complete.
     pub tables_done: usize,
-    /// Estimated bytes of work before and after this call.
+    /// Estimated bytes of work done.
     pub done_bytes: u64,
-    /// Estimated bytes of work after this call.
-    pub later_bytes: u64,
+    /// Estimated bytes of work over all calls.
+    pub total_bytes: u64,
     /// The largest share told so far.
     pub fraction: f64,
 }
@@ -158,7 +158,7 @@ impl ProgressBase {
             stored_bytes: 0,
             tables_done: 0,
             done_bytes: 0,
-            later_bytes: 0,
+            total_bytes: 0,
             fraction: 0.0,
         }
     }
@@ -174,7 +174,7 @@ impl Default for ProgressBase {
 /// complete, or when everything has come to rest after the first error.
 pub fn run(
     pool: &SnapshotPool,
-    mut jobs: Vec<Job>,
+    mut jobs: Vec<Job<'_>>,
     base: &mut ProgressBase,
     observer: &dyn Observer,
     interrupt: &Interrupt,
@@ -250,7 +250,7 @@ struct JobPlan {
 }
 
 impl JobPlan {
-    fn of(job: &Job) -> JobPlan {
+    fn of(job: &Job<'_>) -> JobPlan {
         JobPlan {
             table: job.table,
             name: job.name.clone(),
@@ -272,7 +272,7 @@ impl JobPlan {
 /// One reader thread.
 struct Reader<'a> {
     worker: usize,
-    queue: Receiver<(usize, Job)>,
+    queue: Receiver<(usize, Job<'a>)>,
     messages: Sender<Message>,
     lanes: &'a Lanes,
     blocks: &'a BlockPool,
@@ -300,7 +300,7 @@ impl Reader<'_> {
         self.tell(Message::ReaderEnded);
     }
 
-    fn read(&self, index: usize, job: Job, session: &mut PooledSession) -> Result<()> {
+    fn read(&self, index: usize, job: Job<'_>, session: &mut PooledSession) -> Result<()> {
         let rows = Arc::new(AtomicU64::new(0));
         self.tell(Message::Started { worker: self.worker, job: index, rows: Arc::clone(&rows) });
         let messages = self.messages.clone();
@@ -457,7 +457,7 @@ impl Coordinator<'_> {
                 estimated_rows: plan.rows,
             });
         }
-        let total = self.base.later_bytes as f64;
+        let total = self.base.total_bytes as f64;
         let fraction = if total > 0.0 { (done / total).min(1.0) } else { 0.0 };
         self.base.fraction = self.base.fraction.max(fraction);
         Progress {

@@ -128,8 +128,8 @@ fn options(settings: &ConnectionSettings, tls: bool) -> Opts {
             .with_root_cert_path(settings.tls.ca.clone());
         if let (Some(cert), Some(key)) = (&settings.tls.cert, &settings.tls.key) {
             ssl = ssl.with_client_identity(Some(ClientIdentity::new(
-                cert.clone().into(),
-                key.clone().into(),
+                cert.clone(),
+                key.clone(),
             )));
         }
         builder = builder.ssl_opts(ssl);

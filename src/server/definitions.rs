@@ -7,6 +7,7 @@ use mysql::{Conn, Row, Value};
 use super::catalog::Routine;
 use super::connect::query_error;
 use super::quote_identifier;
+use super::snapshot::with_results_in;
 use crate::error::{Error, ErrorKind, Result};
 
 /// An object's text and what it depends on.
@@ -64,12 +65,6 @@ pub fn sequence_state(conn: &mut Conn, name: &str) -> Result<(i64, u64)> {
     state.ok_or_else(|| Error::new(ErrorKind::Failed, format!("sequence `{name}`: it has no state")))
 }
 
-/// Lets table values come as they are stored; what readers need.
-pub fn results_unconverted(conn: &mut Conn) -> Result<()> {
-    conn.query_drop("SET character_set_results=NULL")
-        .map_err(|e| query_error("cannot ask for unconverted results", e))
-}
-
 fn show(
     conn: &mut Conn,
     kind: &str,
@@ -78,11 +73,10 @@ fn show(
     text_columns: &[&str],
 ) -> Result<Definition> {
     let what = format!("{} `{name}`", kind.to_ascii_lowercase());
-    conn.query_drop(format!("SET character_set_results={charset_results}"))
-        .map_err(|e| query_error(&what, e))?;
-    let row: Option<Row> = conn
-        .query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
-        .map_err(|e| query_error(&what, e))?;
+    let row: Option<Row> = with_results_in(conn, charset_results, |conn| {
+        conn.query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
+            .map_err(|e| query_error(&what, e))
+    })?;
     let row = row.ok_or_else(|| Error::new(ErrorKind::Failed, format!("{what}: the server states no definition")))?;
     let mut definition = Definition::default();
     let columns = row.columns();

@@ -10,7 +10,7 @@ use super::connect::{Connector, query_error};
 use super::flavor::Flavor;
 use super::rows::execute;
 use super::{quote_identifier, quote_string};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::interrupt::Interrupt;
 
 /// A lock held by a connection of its own; released when dropped, at the latest by the

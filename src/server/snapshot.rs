@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use mysql::Conn;
@@ -69,7 +70,7 @@ impl SnapshotInfo {
     }
 }
 
-/// A connection of the pool.
+/// A connection of the pool. Results come as they are stored, in no common character set.
 #[derive(Debug)]
 pub struct Session {
     conn: Conn,
@@ -109,6 +110,23 @@ impl DerefMut for Session {
     }
 }
 
+/// Runs `work` with results converted to `charset`, on a session of the pool, whose results
+/// otherwise come as they are stored.
+pub fn with_results_in<T>(
+    conn: &mut Conn,
+    charset: &str,
+    work: impl FnOnce(&mut Conn) -> Result<T>,
+) -> Result<T> {
+    let set = |conn: &mut Conn, charset: &str| {
+        conn.query_drop(format!("SET character_set_results={charset}"))
+            .map_err(|e| query_error("cannot set the character set of results", e))
+    };
+    set(conn, charset)?;
+    let value = work(conn)?;
+    set(conn, "NULL")?;
+    Ok(value)
+}
+
 /// Opens sessions until it is sealed.
 #[derive(Debug)]
 pub struct SealedManager {
@@ -138,7 +156,11 @@ impl ManageConnection for SealedManager {
         if self.sealed.load(Ordering::SeqCst) {
             return Err(NoSession("the snapshot is sealed: a lost connection is not replaced"));
         }
-        match self.connector.try_connect() {
+        let connected = self.connector.try_connect().and_then(|mut conn| {
+            conn.query_drop("SET character_set_results=NULL")?;
+            Ok(conn)
+        });
+        match connected {
             Ok(conn) => Ok(Session { conn, encrypted: self.connector.is_encrypted(), broken: false }),
             Err(error) => {
                 *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -210,6 +232,44 @@ impl SnapshotPool {
             Error::new(ErrorKind::Failed, "a connection of the snapshot was lost")
                 .hint("see the server's error log; run again")
         })
+    }
+
+    /// Applies `work` to each of `items` over all sessions at once. Results come in the order
+    /// of the items; the first error stops the rest.
+    pub fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        interrupt: &Interrupt,
+        work: impl Fn(&mut Session, &T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let work_off = |session: Result<PooledSession>| -> Result<Vec<(usize, R)>> {
+            let mut session = session?;
+            let mut results = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                interrupt.check()?;
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(at) else { break };
+                results.push((at, work(&mut session, item)?));
+            }
+            Ok(results)
+        };
+        let workers = self.size().min(items.len());
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers)
+                .map(|_| {
+                    scope.spawn(|| work_off(self.session()).inspect_err(|_| failed.store(true, Ordering::Relaxed)))
+                })
+                .collect();
+            threads.into_iter().map(join).collect()
+        });
+        let mut results = Vec::with_capacity(items.len());
+        for outcome in outcomes {
+            results.extend(outcome?);
+        }
+        results.sort_by_key(|(at, _)| *at);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
     }
 
     /// Lets writers of tables without transactions go on.
@@ -383,10 +443,7 @@ fn agree_on_position(
                     })
                 })
                 .collect();
-            threads
-                .into_iter()
-                .map(|t| t.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked"))))
-                .collect::<Result<Vec<_>>>()
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
         if positions.windows(2).all(|pair| pair[0] == pair[1]) {
             log::debug!("snapshot: all connections at one position after {round} rounds");
@@ -428,6 +485,10 @@ fn gtid_of(session: &mut Conn, position: &BTreeMap<String, String>) -> Option<St
     let offset = position.get("binlog_position")?;
     let query = format!("SELECT BINLOG_GTID_POS({file}, {offset})");
     session.query_first::<Option<String>, _>(query).ok()??.filter(|gtid| !gtid.is_empty())
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
 }
 
 fn start_all(sessions: &mut [PooledSession]) -> Result<()> {

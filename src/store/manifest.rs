@@ -39,7 +39,7 @@ pub struct Manifest {
 }
 
 /// Which of a run's directories a manifest describes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupKind {
     /// All structure and the global data.
@@ -144,12 +144,12 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// A view, trigger, routine, package or event.
+/// A view, routine, package or event, or all triggers of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectEntry {
-    /// `view`, `trigger`, `function`, `procedure`, `package`, `package-body` or `event`.
+    /// `view`, `triggers`, `function`, `procedure`, `package`, `package-body` or `event`.
     pub kind: String,
-    /// Its name.
+    /// Its name; of triggers, the table's.
     pub name: String,
     /// Its file.
     #[serde(flatten)]

@@ -81,9 +81,9 @@ pub fn view(view: &str) -> String {
     format!("structure/views/{}.sql", stem(view))
 }
 
-/// `structure/triggers/<stem>.sql`; a trigger's name is unique in its database.
-pub fn trigger(trigger: &str) -> String {
-    format!("structure/triggers/{}.sql", stem(trigger))
+/// `structure/triggers/<stem>.sql`: all triggers of a table, because their order matters.
+pub fn triggers(table: &str) -> String {
+    format!("structure/triggers/{}.sql", stem(table))
 }
 
 /// `structure/routines/<kind>.<stem>.sql`; a function and a procedure may share a name.
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(table_structure("t"), "structure/tables/t.sql");
         assert_eq!(sequence_structure("s"), "structure/sequences/s.sql");
         assert_eq!(view("v"), "structure/views/v.sql");
-        assert_eq!(trigger("t"), "structure/triggers/t.sql");
+        assert_eq!(triggers("t"), "structure/triggers/t.sql");
         assert_eq!(
             routine("package-body", "p"),
             "structure/routines/package-body.p.sql"
