@@ -1,0 +1,116 @@
+//! Passwords on the command line are refused before clap sees them: every user of the
+//! machine can read arguments, and clap would repeat the value in its message.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+use schema_backup::{Error, ErrorKind, Result};
+
+use super::args::Args;
+
+/// Refuses arguments that carry a password, or look like one who is used to `mysql -pSECRET`.
+/// The message never contains the argument.
+pub(crate) fn refuse(arguments: &[OsString]) -> Result<()> {
+    let command = Args::command();
+    let takes_value = |short: char| {
+        command
+            .get_arguments()
+            .any(|a| a.get_short() == Some(short) && a.get_action().takes_values())
+    };
+    let is_verb = |text: &str| {
+        command
+            .get_subcommands()
+            .any(|verb| verb.get_name() == text)
+    };
+
+    let mut after_ask = false;
+    for argument in arguments.iter().skip(1) {
+        let text = argument.to_string_lossy();
+        if text == "--" {
+            break;
+        }
+        // `-p secret`: clap would call the word an unknown command, and repeat it.
+        if after_ask && !text.starts_with('-') && !is_verb(&text) {
+            return Err(refusal(
+                "the password cannot be given as an argument, -p takes no value",
+            ));
+        }
+        after_ask = text == "--ask-password";
+        if let Some(long) = text.strip_prefix("--") {
+            let name = long.split('=').next().unwrap_or(long);
+            let with_value = long.contains('=');
+            let names_password = name.starts_with("pass") || name.starts_with("pwd");
+            if (names_password && name != "password-file") || (name == "ask-password" && with_value)
+            {
+                return Err(refusal("the password cannot be given as an argument"));
+            }
+        } else if let Some(cluster) = text.strip_prefix('-') {
+            let up_to_value = cluster.find(|short| short == 'p' || takes_value(short));
+            if let Some(at) = up_to_value.filter(|at| cluster[*at..].starts_with('p')) {
+                if cluster.len() > at + 1 {
+                    return Err(refusal(
+                        "the password cannot be given as an argument, -p takes no value",
+                    ));
+                }
+                after_ask = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refusal(context: &str) -> Error {
+    Error::new(ErrorKind::Config, context)
+        .hint("use --password-file FILE, the environment variable SCHEMA_BACKUP_PASSWORD, or -p to be asked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> Result<()> {
+        refuse(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn passwords_are_refused_and_not_repeated() {
+        for line in [
+            "x --password=s3cret",
+            "x --password s3cret",
+            "x --passwords3cret",
+            "x --passwd=s3cret",
+            "x --ask-password=s3cret",
+            "x --ask-password s3cret",
+            "x -ps3cret",
+            "x -qps3cret",
+            "x -p=s3cret",
+            "x -p s3cret",
+            "x -qp s3cret",
+            "x plan -pq",
+        ] {
+            let error = check(line).unwrap_err();
+            assert_eq!(error.kind().exit_code(), 2, "{line}");
+            assert!(!error.to_string().contains("s3cret"), "{line}");
+            assert!(error.hint_text().unwrap().contains("--password-file"));
+        }
+    }
+
+    #[test]
+    fn other_arguments_pass() {
+        for line in [
+            "x",
+            "x -p",
+            "x -p plan",
+            "x -qp list -v",
+            "x -p -q",
+            "x --ask-password backup",
+            "x --password-file=secret",
+            "x --password-file /p",
+            "x -uapple -epop",
+            "x -u pat",
+            "x -- -pfoo",
+        ] {
+            assert!(check(line).is_ok(), "{line}");
+        }
+    }
+}
