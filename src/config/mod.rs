@@ -14,7 +14,7 @@ mod connection;
 mod file;
 mod option_file;
 
-pub use connection::{ConnectionOverrides, ConnectionSettings, Secret, SslMode, TlsSettings};
+pub use connection::{ConnectionOverrides, ConnectionSettings, Environment, Secret, SslMode, TlsSettings};
 pub use file::{find_config, load_config};
 
 /// What becomes of a table: how sensitive its data is decides where it goes.
