@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind};
+
 mod connection;
 mod file;
+pub mod host;
 mod option_file;
 
 pub use connection::{ConnectionOverrides, ConnectionSettings, Environment, Secret, SslMode, TlsSettings};
@@ -208,7 +211,8 @@ pub struct TableLists {
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
-    /// Where the host directory lies.
+    /// Where the host directory lies. Empty where neither the file nor a `cloudscheduler`
+    /// directory says; see [`Config::require_backup_dir`].
     pub csv2_backup_dir: PathBuf,
     /// Where user data goes; without it user data is not backed up.
     pub user_data_backup_dir: Option<PathBuf>,
@@ -239,6 +243,18 @@ impl Config {
     pub const DEFAULT_CHUNK_SIZE: u64 = 64 << 20;
     /// Default for [`Config::lock_wait_timeout`].
     pub const DEFAULT_LOCK_WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// An error unless [`Config::csv2_backup_dir`] is known; for after flags were applied.
+    pub fn require_backup_dir(&self) -> crate::Result<()> {
+        if !self.csv2_backup_dir.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let context = "csv2_backup_dir is not set and there is no cloudscheduler directory";
+        Err(Error::new(ErrorKind::Config, context).hint(format!(
+            "set csv2_backup_dir to a full path in {}, or give --backup-dir",
+            self.path.display()
+        )))
+    }
 }
 
 /// Reads a size such as `65536`, `64K`, `64MiB` or `1G` (powers of 1024), at least 1.

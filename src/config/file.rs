@@ -1,0 +1,834 @@
+//! Finds and reads `schema_backup.conf`. Values are checked while the YAML is being parsed, so
+//! that an error carries the key and the line. Nothing in the file is evaluated twice: an alias
+//! can repeat a list, but no list within a list is accepted, so nothing can multiply.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::hash::Hash;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{Compression, CompressionByCategory, Config, Consistency, ObjectKind, TableLists};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The directory that `…` stands for.
+const ROOT_NAME: &str = "cloudscheduler";
+/// Where the file lies below that directory.
+const FILE: &str = "etc/schema_backup.conf";
+/// Where backups go below that directory, unless the file says otherwise.
+const DEFAULT_BACKUP_DIR: &str = "schema/schema_backup";
+/// A larger file is not a configuration.
+const MAX_SIZE: u64 = 1 << 20;
+/// Deeper brackets are refused unparsed: the parser's time grows with the square of the depth.
+const MAX_DEPTH: usize = 128;
+const MAX_THREADS: usize = 256;
+const MIN_CHUNK_SIZE: u64 = 4096;
+/// What the server accepts for `lock_wait_timeout`: a year.
+const MAX_LOCK_WAIT: u64 = 31_536_000;
+
+const KEYS: [&str; 14] = [
+    "csv2_backup_dir",
+    "user_data_backup_dir",
+    "providers",
+    "consumers",
+    "global",
+    "local",
+    "ephemeral",
+    "ignore",
+    "threads",
+    "compression",
+    "chunk_size",
+    "consistency",
+    "lock_wait_timeout",
+    "skip_objects",
+];
+
+/// The configuration file to read: `explicit` as it is, else `etc/schema_backup.conf` in the
+/// nearest directory named `cloudscheduler` above the executable, else above (or being) the
+/// working directory. The file exists unless it is `explicit`.
+pub fn find_config(explicit: Option<&Path>) -> Result<PathBuf> {
+    let exe = std::env::current_exe().ok();
+    let cwd = std::env::current_dir().ok();
+    find_from(explicit, exe.as_deref(), cwd.as_deref())
+}
+
+fn find_from(explicit: Option<&Path>, exe: Option<&Path>, cwd: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = explicit {
+        return Ok(path.to_path_buf());
+    }
+    let none = |what: &str, hint: String| Err(Error::new(ErrorKind::Config, what).hint(hint));
+    let shown = |path: Option<&Path>| match path {
+        Some(path) => path.display().to_string(),
+        None => "(unknown)".to_string(),
+    };
+    let Some(root) = exe
+        .and_then(Path::parent)
+        .and_then(root_above)
+        .or(cwd.and_then(root_above))
+    else {
+        return none(
+            "there is no schema_backup.conf: no directory named cloudscheduler was found",
+            format!(
+                "looked above the executable {} and above the working directory {}; \
+                 name the file with --config",
+                shown(exe),
+                shown(cwd)
+            ),
+        );
+    };
+    let path = root.join(FILE);
+    match path.try_exists() {
+        Ok(false) => none(
+            &format!("there is no configuration file {}", path.display()),
+            "looked there and nowhere else; create it, or name another with --config".to_string(),
+        ),
+        // A file that cannot be looked at gives the better error when it is read.
+        Ok(true) | Err(_) => Ok(path),
+    }
+}
+
+/// `dir` or its nearest ancestor that is named `cloudscheduler`.
+fn root_above(dir: &Path) -> Option<&Path> {
+    dir.ancestors()
+        .find(|dir| dir.file_name().is_some_and(|name| name == ROOT_NAME))
+}
+
+/// Reads and checks the configuration file. What it leaves open has its default;
+/// `csv2_backup_dir` is empty if there is none, see [`Config::require_backup_dir`].
+/// Unknown keys end up in [`Config::notices`].
+pub fn load_config(path: &Path) -> Result<Config> {
+    let text = read(path)?;
+    let raw = parse(&text).map_err(|e| {
+        Error::new(ErrorKind::Config, format!("cannot use {}", path.display())).because(e)
+    })?;
+    Ok(Config {
+        path: path.to_path_buf(),
+        csv2_backup_dir: raw
+            .csv2_backup_dir
+            .flatten()
+            .unwrap_or_else(|| default_backup_dir(path).unwrap_or_default()),
+        user_data_backup_dir: raw.user_data_backup_dir,
+        providers: raw.providers,
+        consumers: raw.consumers,
+        lists: raw.lists,
+        threads: raw.threads,
+        compression: raw.compression,
+        chunk_size: raw.chunk_size.unwrap_or(Config::DEFAULT_CHUNK_SIZE),
+        consistency: raw.consistency.unwrap_or_default(),
+        lock_wait_timeout: raw
+            .lock_wait_timeout
+            .unwrap_or(Config::DEFAULT_LOCK_WAIT_TIMEOUT),
+        skip_objects: raw.skip_objects,
+        notices: raw.notices,
+    })
+}
+
+fn default_backup_dir(config: &Path) -> Option<PathBuf> {
+    let parent = |path: PathBuf| path.parent().map(Path::to_path_buf);
+    [
+        std::fs::canonicalize(config).ok().and_then(parent),
+        std::env::current_exe().ok().and_then(parent),
+        std::env::current_dir().ok(),
+    ]
+    .iter()
+    .flatten()
+    .find_map(|dir| root_above(dir))
+    .map(|root| root.join(DEFAULT_BACKUP_DIR))
+}
+
+fn read(path: &Path) -> Result<String> {
+    let refused = |why: &str| Error::new(ErrorKind::Config, format!("{}: {why}", path.display()));
+    let unreadable = |e: std::io::Error| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "the user running schema_backup needs to read it"
+            }
+            _ => "name the configuration file with --config",
+        };
+        Error::new(ErrorKind::Config, format!("cannot read {}", path.display()))
+            .because(e)
+            .hint(hint)
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
+        let error = refused("is a directory, not a configuration file");
+        return Err(error.hint("name the file itself with --config"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        let error = refused("larger than 1 MiB, which no configuration file is");
+        return Err(error.hint("check what --config names"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        refused(&format!("not UTF-8 text, at line {line}")).hint("save the file as UTF-8")
+    })
+}
+
+/// The file as it was written.
+#[derive(Default)]
+struct Raw {
+    /// The inner `None` is the word `default`.
+    csv2_backup_dir: Option<Option<PathBuf>>,
+    user_data_backup_dir: Option<PathBuf>,
+    providers: Vec<String>,
+    consumers: Vec<String>,
+    lists: TableLists,
+    threads: Option<NonZeroUsize>,
+    compression: CompressionByCategory,
+    chunk_size: Option<u64>,
+    consistency: Option<Consistency>,
+    lock_wait_timeout: Option<Duration>,
+    skip_objects: Vec<ObjectKind>,
+    notices: Vec<String>,
+}
+
+fn parse(text: &str) -> Result<Raw, serde_yaml::Error> {
+    // The parser takes a stream without a document for a truncated one.
+    let text = text.trim_start_matches('\u{feff}');
+    if text
+        .lines()
+        .map(str::trim)
+        .all(|line| line.is_empty() || line.starts_with('#'))
+    {
+        return Ok(Raw::default());
+    }
+    let mut depth = 0usize;
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            let line = text
+                .bytes()
+                .take(index)
+                .filter(|byte| *byte == b'\n')
+                .count()
+                + 1;
+            let message = format!("brackets nested too deeply at line {line}");
+            return Err(serde::de::Error::custom(message));
+        }
+    }
+    RawSeed.deserialize(serde_yaml::Deserializer::from_str(text))
+}
+
+fn path_value(text: &str) -> Result<PathBuf, String> {
+    if !Path::new(text).is_absolute() || text.contains('\0') {
+        return Err(format!("`{}` is not a full path", one_line(text)));
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn path_or_default(text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "default" {
+        Ok(None)
+    } else {
+        path_value(text).map(Some)
+    }
+}
+
+fn name_value(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("a name is empty".to_string())
+    } else {
+        Ok(text.to_string())
+    }
+}
+
+fn threads_value(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse::<NonZeroUsize>()
+        .ok()
+        .filter(|n| n.get() <= MAX_THREADS)
+        .ok_or_else(|| {
+            format!(
+                "`{}` is not a number from 1 to {MAX_THREADS}",
+                one_line(text)
+            )
+        })
+}
+
+fn chunk_size_value(text: &str) -> Result<u64, String> {
+    match super::parse_size(text)? {
+        size if size < MIN_CHUNK_SIZE => Err(format!(
+            "`{text}` is too small, the minimum is {MIN_CHUNK_SIZE}"
+        )),
+        size => Ok(size),
+    }
+}
+
+fn seconds_value(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=MAX_LOCK_WAIT) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "`{}` is not a whole number of seconds from 1 to {MAX_LOCK_WAIT}",
+            one_line(text)
+        )),
+    }
+}
+
+const PATH: &str = "a full path";
+const COMPRESSION: &str = "none, zstd or zstd:LEVEL";
+
+/// A scalar, by its text, so that a bare number may be a name; null is `None`.
+struct Scalar<T> {
+    expected: &'static str,
+    parse: fn(&str) -> Result<T, String>,
+}
+
+fn scalar<T>(expected: &'static str, parse: fn(&str) -> Result<T, String>) -> Scalar<T> {
+    Scalar { expected, parse }
+}
+
+impl<'de, T> DeserializeSeed<'de> for Scalar<T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, T> Visitor<'de> for Scalar<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_none<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Option<T>, E> {
+        (self.parse)(text).map(Some).map_err(E::custom)
+    }
+}
+
+/// A list of scalars without repetitions; null is the empty list.
+struct List<T> {
+    parse: fn(&str) -> Result<T, String>,
+}
+
+impl<'de, T: Clone + Eq + Hash> DeserializeSeed<'de> for List<T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, T: Clone + Eq + Hash> Visitor<'de> for List<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list such as [a, b]")
+    }
+
+    fn visit_none<E>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+        let (mut list, mut seen) = (Vec::new(), HashSet::new());
+        let mut number = 0;
+        while let Some(entry) = entries.next_element_seed(scalar("a name", self.parse))? {
+            number += 1;
+            let Some(entry) = entry else {
+                let message = format!("entry {number} of the list is empty (null)");
+                return Err(serde::de::Error::custom(message));
+            };
+            if seen.insert(entry.clone()) {
+                list.push(entry);
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// The value of a key that was there before: always an error, with the line of this value.
+struct Twice;
+
+impl<'de> DeserializeSeed<'de> for Twice {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Twice {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this key only once")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        Err(E::custom("this key is given twice"))
+    }
+}
+
+/// One word for all categories, or a map with one for some.
+struct CompressionSeed;
+
+impl<'de> DeserializeSeed<'de> for CompressionSeed {
+    type Value = CompressionByCategory;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for CompressionSeed {
+    type Value = CompressionByCategory;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{COMPRESSION}, or a map of these for global, local and ephemeral"
+        )
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(CompressionByCategory::default())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        let all: Compression = text.parse().map_err(E::custom)?;
+        Ok(CompressionByCategory {
+            global: all,
+            local: all,
+            ephemeral: all,
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut by = CompressionByCategory::default();
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let slot = match key.as_str() {
+                "global" => &mut by.global,
+                "local" => &mut by.local,
+                "ephemeral" => &mut by.ephemeral,
+                other => {
+                    return Err(serde::de::Error::custom(format!(
+                        "`{}` is not one of global, local, ephemeral",
+                        one_line(other)
+                    )));
+                }
+            };
+            if !seen.insert(key) {
+                map.next_value_seed(Twice)?;
+            } else if let Some(value) = map.next_value_seed(scalar(COMPRESSION, str::parse))? {
+                *slot = value;
+            }
+        }
+        Ok(by)
+    }
+}
+
+/// The whole file.
+struct RawSeed;
+
+impl<'de> DeserializeSeed<'de> for RawSeed {
+    type Value = Raw;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RawSeed {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("lines of the form `key: value`")
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::default())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+        let mut raw = Raw::default();
+        let mut seen = HashSet::new();
+        let names = || List { parse: name_value };
+        while let Some(key) = map.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                map.next_value_seed(Twice)?;
+                continue;
+            }
+            match key.as_str() {
+                "csv2_backup_dir" => {
+                    raw.csv2_backup_dir = map.next_value_seed(scalar(PATH, path_or_default))?;
+                }
+                "user_data_backup_dir" => {
+                    raw.user_data_backup_dir = map.next_value_seed(scalar(PATH, path_value))?;
+                }
+                "providers" => raw.providers = map.next_value_seed(names())?,
+                "consumers" => raw.consumers = map.next_value_seed(names())?,
+                "global" => raw.lists.global = map.next_value_seed(names())?,
+                "local" => raw.lists.local = map.next_value_seed(names())?,
+                "ephemeral" => raw.lists.ephemeral = map.next_value_seed(names())?,
+                "ignore" => raw.lists.ignore = map.next_value_seed(names())?,
+                "threads" => {
+                    raw.threads = map.next_value_seed(scalar("a number", threads_value))?;
+                }
+                "compression" => raw.compression = map.next_value_seed(CompressionSeed)?,
+                "chunk_size" => {
+                    let seed = scalar("a size such as 64M", chunk_size_value);
+                    raw.chunk_size = map.next_value_seed(seed)?;
+                }
+                "consistency" => {
+                    raw.consistency = map.next_value_seed(scalar("one word", str::parse))?;
+                }
+                "lock_wait_timeout" => {
+                    let seed = scalar("a number of seconds", seconds_value);
+                    raw.lock_wait_timeout = map.next_value_seed(seed)?;
+                }
+                "skip_objects" => {
+                    raw.skip_objects = map.next_value_seed(List { parse: str::parse })?;
+                }
+                unknown => {
+                    raw.notices.push(unknown_key(unknown));
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(raw)
+    }
+}
+
+fn unknown_key(key: &str) -> String {
+    let shown = one_line(key);
+    let near = KEYS
+        .iter()
+        .map(|known| (strsim::normalized_damerau_levenshtein(&shown, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= 0.6);
+    match near {
+        Some((_, known)) => format!("unknown key `{shown}` ignored; did you mean `{known}`?"),
+        None => format!("unknown key `{shown}` ignored"),
+    }
+}
+
+/// At most 60 characters of `text`, without control characters.
+fn one_line(text: &str) -> String {
+    let mut chars = text.chars().map(|c| if c.is_control() { '?' } else { c });
+    let mut line: String = chars.by_ref().take(60).collect();
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn load(text: impl AsRef<[u8]>) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("schema_backup.conf");
+        std::fs::write(&path, text).unwrap();
+        load_config(&path)
+    }
+
+    /// The error of `text` contains each of `parts`, is of kind Config and one line.
+    #[track_caller]
+    fn refused(text: impl AsRef<[u8]>, parts: &[&str]) {
+        let error = load(text).expect_err("accepted");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let line = error.to_string();
+        assert!(
+            line.contains("schema_backup.conf") && !line.contains('\n'),
+            "{line}"
+        );
+        for part in parts {
+            assert!(line.contains(part), "`{part}` is not in: {line}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = load(
+            "csv2_backup_dir: /a\nuser_data_backup_dir: /b\nproviders: [p]\nconsumers: [c, d]\n\
+             global: [g]\nlocal:\n - l\n - 007\n - l\nephemeral: [e]\nignore: [true]\nthreads: 4\n\
+             compression: {global: zstd:3, local: none}\nchunk_size: 1M\nconsistency: binlog\n\
+             lock_wait_timeout: 5\nskip_objects: [events, events, views]\n",
+        )
+        .unwrap();
+        assert_eq!(config.csv2_backup_dir, Path::new("/a"));
+        assert_eq!(
+            config.user_data_backup_dir.as_deref(),
+            Some(Path::new("/b"))
+        );
+        assert_eq!(
+            (config.providers, config.consumers.len()),
+            (vec!["p".to_string()], 2)
+        );
+        assert_eq!(config.lists.local, ["l", "007"]);
+        assert_eq!(config.lists.ignore, ["true"]);
+        assert_eq!(config.threads, NonZeroUsize::new(4));
+        assert_eq!(config.compression.global, Compression::Zstd(3));
+        assert_eq!(config.compression.local, Compression::None);
+        assert_eq!(config.compression.ephemeral, Compression::DEFAULT_ZSTD);
+        assert_eq!(config.chunk_size, 1 << 20);
+        assert_eq!(config.consistency, Consistency::Binlog);
+        assert_eq!(config.lock_wait_timeout, Duration::from_secs(5));
+        assert_eq!(config.skip_objects, [ObjectKind::Events, ObjectKind::Views]);
+        assert!(config.notices.is_empty());
+    }
+
+    #[test]
+    fn nothing_said_is_all_defaults() {
+        let nulls: String = KEYS.iter().map(|key| format!("{key}:\n")).collect();
+        for text in ["", "\n# nothing\n", "---\n", "{}", "~", "\u{feff}", &nulls] {
+            let config = load(text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+            assert_eq!(config.lists, TableLists::default());
+            assert_eq!(config.chunk_size, Config::DEFAULT_CHUNK_SIZE);
+            assert_eq!(config.lock_wait_timeout, Config::DEFAULT_LOCK_WAIT_TIMEOUT);
+            assert_eq!(config.compression, CompressionByCategory::default());
+            assert_eq!((config.threads, config.user_data_backup_dir), (None, None));
+        }
+    }
+
+    #[test]
+    fn errors_name_key_and_line() {
+        refused(
+            "a: 1\nglobal: users\n",
+            &["global", "expected a list", "line 2"],
+        );
+        refused(
+            "local: [a, [b]]",
+            &["local[1]", "expected a name", "line 1"],
+        );
+        refused("local:\n- a\n- {b: c}", &["local[1]", "line 3"]);
+        refused("local: [a, null]", &["local", "entry 2", "line 1"]);
+        refused("local: ['']", &["local[0]", "empty"]);
+        refused(
+            "\ncsv2_backup_dir: backups",
+            &["csv2_backup_dir", "full path", "line 2"],
+        );
+        refused(
+            "user_data_backup_dir: default",
+            &["user_data_backup_dir", "full path"],
+        );
+        refused("csv2_backup_dir: [/a]", &["csv2_backup_dir", "a full path"]);
+        for value in ["0", "257", "-1", "4.5", "many"] {
+            refused(format!("threads: {value}"), &["threads", value, "256"]);
+        }
+        refused("chunk_size: 4095", &["chunk_size", "4096"]);
+        refused("chunk_size: big", &["chunk_size", "64M"]);
+        refused("lock_wait_timeout: 0", &["lock_wait_timeout", "seconds"]);
+        refused("consistency: maybe", &["consistency", "global-lock"]);
+        refused("skip_objects: events", &["skip_objects", "list"]);
+        refused("skip_objects: [tables]", &["skip_objects[0]", "triggers"]);
+        refused("compression: gzip", &["compression", "gzip", "line 1"]);
+        refused(
+            "compression: {local: zstd:99}",
+            &["compression.local", "99"],
+        );
+        refused("compression: {ignore: none}", &["compression", "ephemeral"]);
+        refused(
+            "local: [a]\nglobal: [b]\nlocal: [c]",
+            &["local", "only once", "line 3"],
+        );
+        refused("threads: 1\nthreads: 2", &["threads", "twice", "line 2"]);
+        refused("- a\n- b", &["key: value"]);
+        refused("global: [a\nlocal: [b]", &["line"]);
+        refused("a: 1\n---\nb: 2", &["more than one document"]);
+    }
+
+    #[test]
+    fn files_that_are_no_configuration_are_refused() {
+        refused(b"# a\n\xff\xfe", &["UTF-8", "line 2"]);
+        refused(vec![b'#'; (MAX_SIZE + 1) as usize], &["1 MiB"]);
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().to_path_buf(), dir.path().join("missing")] {
+            let error = load_config(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(
+                error.to_string().contains(&path.display().to_string()),
+                "{error}"
+            );
+            assert!(
+                error
+                    .hint_text()
+                    .is_some_and(|hint| hint.contains("--config"))
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_noticed() {
+        let config = load("locals: [a]\nthread: 4\nfavourite colour: {a: [b]}\n").unwrap();
+        assert_eq!(
+            config.notices,
+            [
+                "unknown key `locals` ignored; did you mean `local`?",
+                "unknown key `thread` ignored; did you mean `threads`?",
+                "unknown key `favourite colour` ignored",
+            ]
+        );
+    }
+
+    #[test]
+    fn aliases_repeat_but_do_not_multiply() {
+        assert_eq!(
+            load("global: &a [x, y]\nignore: *a").unwrap().lists.ignore,
+            ["x", "y"]
+        );
+        let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+        for (from, to) in ('a'..='y').zip('b'..='z') {
+            let refs = vec![format!("*{from}"); 9].join(", ");
+            bomb.push_str(&format!("{to}: &{to} [{refs}]\n"));
+        }
+        assert_eq!(load(&bomb).unwrap().notices.len(), 26);
+        refused(bomb + "local: *z", &["expected a name"]);
+    }
+
+    #[test]
+    fn deep_nesting_is_harmless() {
+        for opening in ["[", "{", "{a: ["] {
+            refused(
+                format!("\nx: {}", opening.repeat(100_000)),
+                &["nested", "line 2"],
+            );
+        }
+        let blocks = "- ".repeat(100_000);
+        assert!(load(format!("x:\n  {blocks}")).is_ok());
+        refused(
+            format!("local:\n  {blocks}"),
+            &["local[0]", "expected a name"],
+        );
+    }
+
+    #[test]
+    fn the_cloudscheduler_directory_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let outer = dir.path().join("cloudscheduler");
+        let inner = outer.join("x/cloudscheduler");
+        std::fs::create_dir_all(inner.join("etc")).unwrap();
+        std::fs::create_dir_all(outer.join("etc")).unwrap();
+        let exe = inner.join("bin/schema_backup");
+        let missing = find_from(None, Some(&exe), Some(&outer)).unwrap_err();
+        assert!(
+            missing
+                .to_string()
+                .contains("x/cloudscheduler/etc/schema_backup.conf")
+        );
+        assert!(
+            missing
+                .hint_text()
+                .is_some_and(|hint| hint.contains("--config"))
+        );
+        let (near, far) = (inner.join(FILE), outer.join(FILE));
+        std::fs::write(&near, "csv2_backup_dir: default\n").unwrap();
+        std::fs::write(&far, "").unwrap();
+        assert_eq!(find_from(None, Some(&exe), None).unwrap(), near);
+        let elsewhere = Path::new("/usr/bin/cloudscheduler");
+        assert_eq!(find_from(None, Some(elsewhere), Some(&outer)).unwrap(), far);
+        assert_eq!(
+            find_from(Some(elsewhere), Some(&exe), None).unwrap(),
+            elsewhere
+        );
+        let none = find_from(None, Some(elsewhere), Some(Path::new("/tmp"))).unwrap_err();
+        let hint = none.hint_text().unwrap();
+        assert!(hint.contains("/usr/bin") && hint.contains("/tmp") && hint.contains("--config"));
+
+        let real = std::fs::canonicalize(&inner).unwrap();
+        let backup_dir = real.join("schema/schema_backup");
+        assert_eq!(load_config(&near).unwrap().csv2_backup_dir, backup_dir);
+        let link = dir.path().join("link.conf");
+        std::os::unix::fs::symlink(&near, &link).unwrap();
+        assert_eq!(load_config(&link).unwrap().csv2_backup_dir, backup_dir);
+    }
+
+    #[test]
+    fn a_backup_directory_is_required_in_the_end() {
+        let mut config = load("").unwrap();
+        config.csv2_backup_dir = PathBuf::new();
+        let error = config.require_backup_dir().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("--backup-dir"))
+        );
+        config.csv2_backup_dir = PathBuf::from("/a");
+        config.require_backup_dir().unwrap();
+    }
+
+    #[test]
+    fn the_shipped_file_states_the_defaults() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/schema_backup.conf");
+        let config = load_config(&path).unwrap();
+        assert_eq!(config.notices, Vec::<String>::new());
+        let text = std::fs::read_to_string(&path).unwrap();
+        for key in KEYS {
+            assert!(
+                text.lines()
+                    .any(|line| line.starts_with(&format!("{key}:"))),
+                "{key}"
+            );
+        }
+        assert_eq!(config.chunk_size, Config::DEFAULT_CHUNK_SIZE);
+        assert_eq!(config.lock_wait_timeout, Config::DEFAULT_LOCK_WAIT_TIMEOUT);
+        assert_eq!(config.compression, CompressionByCategory::default());
+        assert_eq!(config.consistency, Consistency::default());
+        assert_eq!((config.threads, config.skip_objects), (None, Vec::new()));
+        assert_eq!(config.providers, ["mariadb"]);
+        assert_eq!(config.consumers.len(), 7);
+        let lists = &config.lists;
+        assert_eq!(lists.global.len(), 6);
+        assert!(
+            lists
+                .local
+                .iter()
+                .any(|table| table == "csv2_user_preferences")
+        );
+        assert!(
+            lists
+                .ephemeral
+                .iter()
+                .any(|table| table == "csv2_user_preferences")
+        );
+        assert_eq!(lists.ignore.len(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in r##"([a-z]{1,3}|local|compression|[-:\[\]{}&*!|>'"#~, \n]){0,40}"##) {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn no_cut_file_panics(cut in 0usize..400) {
+            let text = "local: [a, &b c]\nx: {y: [1, *b], z: |\n  t}\ncompression: {local: none}\nthreads: 3\n";
+            let _ = parse(text.get(..cut.min(text.len())).unwrap_or(text));
+        }
+    }
+}
