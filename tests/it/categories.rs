@@ -36,14 +36,14 @@ const SHAPES: [(&str, &str); 10] = [
     (
         "(i BIGINT PRIMARY KEY, u BIGINT UNSIGNED, d DECIMAL(30,10), x DOUBLE, f FLOAT, y YEAR, dt DATE,
           ts TIMESTAMP(6) NULL, tm TIME(3), zero DATETIME, bits BIT(37))",
-        "INSERT INTO {t} SELECT seq * if(seq % 2, -1, 1) * 4611686018427387904 DIV 50, 18446744073709551615 - seq,
+        "INSERT INTO {t} SELECT cast(seq AS SIGNED) * if(seq % 2, -1, 1) * 184467440737095516, 18446744073709551615 - seq,
                 seq / 7.0, pow(-1.1, seq), 16777217 + seq / 3, 1970 + seq, '2024-02-29' + INTERVAL seq DAY,
                 '2001-09-09 01:46:40.123456' + INTERVAL seq HOUR, sec_to_time(seq * 1000.125), '0000-00-00',
                 seq * 1234567 FROM seq_1_to_50",
     ),
     (
         "(id INT PRIMARY KEY, j JSON, price DECIMAL(8,2) CHECK (price > -1), e ENUM('a','it''s','\"c\\\\') NOT NULL,
-          s SET('x','y,','z'), twice DECIMAL(9,2) AS (price * 2) STORED, half INT AS (id DIV 2) VIRTUAL,
+          s SET('x','it''s y','z'), twice DECIMAL(9,2) AS (price * 2) STORED, half INT AS (id DIV 2) VIRTUAL,
           CONSTRAINT named CHECK (id >= 0)) CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci",
         "INSERT INTO {t} (id, j, price, e, s) SELECT seq, json_object('k', seq), seq / 3, 1 + seq % 3, seq % 8
            FROM seq_1_to_64",
@@ -62,7 +62,7 @@ const SHAPES: [(&str, &str); 10] = [
         "(id INT PRIMARY KEY, every BLOB, g GEOMETRY, sj VARCHAR(20) CHARACTER SET sjis,
           gb VARCHAR(20) CHARACTER SET gbk, u16 VARCHAR(20) CHARACTER SET utf16, big LONGBLOB)",
         "INSERT INTO {t} SELECT seq, unhex(concat(lpad(hex(seq - 1), 2, '0'), '27', '5C', lpad(hex(seq - 1), 2, '0'))),
-                point(seq, -seq / 3), _sjis x'835C835C', _gbk x'BF5CBF27', _utf16 x'0027005C00E9',
+                point(seq, -seq / 3), _sjis x'835C835C', _gbk x'BF5C27BF5C', _utf16 x'0027005C00E9',
                 if(seq = 256, repeat(unhex('00FF1A0A0D'), 300000), NULL) FROM seq_1_to_256",
     ),
     (
@@ -71,7 +71,7 @@ const SHAPES: [(&str, &str); 10] = [
     ),
     (
         "(`select` UUID PRIMARY KEY, `a``b` INET6, `c d` INT INVISIBLE DEFAULT 7, `ü` VARCHAR(10) UNIQUE)",
-        "INSERT INTO {t} (`select`, `a``b`, `c d`, `ü`) SELECT md5(seq + {k}), concat('2001:db8::', seq), seq,
+        "INSERT INTO {t} (`select`, `a``b`, `c d`, `ü`) SELECT concat('0000{k4}-0000-1000-8000-', lpad(seq, 12, '0')), concat('2001:db8::', seq), seq,
                 concat('ß', seq) FROM seq_1_to_30",
     ),
     (
@@ -135,7 +135,8 @@ fn fill(server: &Server) {
         let quoted = format!("`{table}`");
         let rows = rows
             .replace("{t}", &quoted)
-            .replace("{k}", &number.to_string());
+            .replace("{k}", &number.to_string())
+            .replace("{k4}", &format!("{number:04}"));
         sql += &format!("CREATE TABLE {quoted} {columns};\n{rows};\n");
     }
     server.feed(DATABASE, "the tables", sql.as_bytes());
