@@ -23,9 +23,8 @@ fn fill(server: &Server, database: &str) {
         b"CREATE TABLE settings (id INT PRIMARY KEY, f FLOAT, d DOUBLE, t TIMESTAMP(6) NULL, b BIT(9));
           INSERT INTO settings SELECT seq, 16777217 / seq, pi() * seq, '2024-02-29' + INTERVAL seq SECOND, seq
             FROM seq_1_to_400;
-          CREATE TABLE people (a INT, b VARCHAR(40), c BLOB, PRIMARY KEY (a, b));
+          CREATE TABLE people (a INT, b VARCHAR(40), c LONGBLOB, PRIMARY KEY (a, b));
           INSERT INTO people SELECT seq % 9, md5(seq), if(seq % 4, unhex(sha2(seq, 512)), NULL) FROM seq_1_to_20000;
-          INSERT INTO people VALUES (100, 'larger than a packet of the protocol', repeat('x', 17000000));
           ANALYZE TABLE settings, people;",
     );
 }
@@ -86,6 +85,10 @@ fn tls_over_tcp_gives_the_same_files_as_the_socket() {
         return;
     };
     fill(&server, "tls");
+    // Rows at and above the size at which the protocol continues a row in a further packet.
+    let around =
+        "SELECT seq, 'around 16 MiB', repeat('x', 16777211 - 24 + seq) FROM tls.seq_1_to_14";
+    server.execute(&[&format!("INSERT INTO tls.people {around}")]);
     let password = server.create_user("secure", &["ALL ON *.*"]);
     server.execute(&["ALTER USER secure REQUIRE SSL"]);
 

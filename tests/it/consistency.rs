@@ -31,7 +31,7 @@ fn fill(server: &Server, database: &str) {
     server.create_database(database);
     let rows = |table, keys| {
         format!(
-            "INSERT INTO {database}.{table} SELECT {keys}, 1000, repeat('x', 150) FROM seq_1_to_{ROWS}"
+            "INSERT INTO {database}.{table} SELECT {keys}, 1000, repeat('x', 150) FROM {database}.seq_1_to_{ROWS}"
         )
     };
     let (a, b, c) = (TABLES[0], TABLES[1], TABLES[2]);
@@ -52,7 +52,7 @@ fn fill(server: &Server, database: &str) {
 fn write(server: &Server, database: &str, seed: u64, stop: &AtomicBool) -> u64 {
     let mut connection = server.connect();
     connection.query_drop(format!("USE {database}")).unwrap();
-    let mut random = seed * 0x9E37_79B9_7F4A_7C15 + 1;
+    let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut pick = |below: u64| {
         random ^= random << 13;
         random ^= random >> 7;

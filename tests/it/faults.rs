@@ -24,7 +24,7 @@ const LISTS: fn() -> Lists<'static> = || Lists {
     ..Lists::default()
 };
 /// One stream, so that a connection in the middle of it is in the middle of the table.
-const ONE_STREAM: [&str; 4] = ["-j", "1", "--chunk-size", "1G"];
+const ONE_STREAM: [&str; 6] = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
 
 /// A database whose table `big` is far larger than all buffers between server and program,
 /// with a complete backup.
@@ -113,17 +113,7 @@ fn a_connection_killed_in_the_middle_of_a_table_fails_the_run_and_names_the_tabl
     let connection = stop_in_the_middle_of_big(server, "faults_kill", &mut program);
     server.execute(&[&format!("KILL CONNECTION {connection}")]);
     program.signal(Signal::CONT);
-    let outcome = program.finish(RUN_BOUND).expect_code(3).expect_said("big");
-    let error = outcome
-        .stderr
-        .lines()
-        .find(|line| line.contains("error"))
-        .unwrap_or_default();
-    assert!(
-        error.contains("big"),
-        "the error does not name the table: {}",
-        outcome.stderr
-    );
+    program.finish(RUN_BOUND).expect_code(3).expect_said("big");
     assert_previous_backup_is_whole(&site, &before);
     assert_no_leftovers(&site);
 }

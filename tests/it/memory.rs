@@ -23,7 +23,7 @@ fn peak(server: &Server, megabytes: u64) -> u64 {
         // Neither constant nor random: text and binary data that compress like real ones.
         &format!(
             "INSERT INTO memory.big SELECT seq, concat(repeat(md5(seq), 10), repeat('abc', 120)),
-                    unhex(repeat(sha2(seq, 256), 9)) FROM seq_1_to_{rows}"
+                    unhex(repeat(sha2(seq, 256), 9)) FROM memory.seq_1_to_{rows}"
         ),
         "ANALYZE TABLE memory.big",
     ]);

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
@@ -231,6 +232,8 @@ pub(crate) fn start(mut command: Command) -> Running {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    // A group of its own, so that a wrapper and what it wraps can be ended together.
+    command.process_group(0);
     let mut child = command
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -276,13 +279,21 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Kills it, if it still runs.
+    fn end(&mut self) {
+        // Once it has been waited for its number may be another's.
+        if !self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            rustix::process::kill_process_group(self.pid(), rustix::process::Signal::KILL).ok();
+            self.child.wait().ok();
+        }
+    }
+
     /// Waits for its end.
     pub(crate) fn finish(mut self, bound: Duration) -> Outcome {
         let started = Instant::now();
         while !self.ended() {
             if started.elapsed() > bound {
-                self.child.kill().ok();
-                self.child.wait().ok();
+                self.end();
                 let (stdout, stderr) = (join(&mut self.stdout), join(&mut self.stderr));
                 panic!("waited {bound:?} for schema_backup to end; it said:\n{stdout}{stderr}");
             }
@@ -306,8 +317,7 @@ fn join(collector: &mut Option<JoinHandle<String>>) -> String {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.end();
     }
 }
 
