@@ -157,9 +157,9 @@ struct Fixture {
 
 /// The database, filled and backed up once for all tests here.
 fn fixture() -> Option<&'static Fixture> {
-    static FIXTURE: OnceLock<Option<Fixture>> = OnceLock::new();
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    let server = with_binlog()?;
     let made = FIXTURE.get_or_init(|| {
-        let server = with_binlog()?;
         fill(server);
         let (global, local) = (names(GLOBAL), names(LOCAL));
         let (ephemeral, ignore) = (names(EPHEMERAL), names(IGNORED));
@@ -180,16 +180,13 @@ fn fixture() -> Option<&'static Fixture> {
         lists.local.extend(ODD_LOCAL);
         let site = Site::new(server, DATABASE, &lists);
         let outcome = site.backup_ok(&["-j", "4"]);
-        Some(Fixture {
+        Fixture {
             server,
             site,
             outcome,
-        })
+        }
     });
-    if made.is_none() {
-        with_binlog();
-    }
-    made.as_ref()
+    Some(made)
 }
 
 #[test]

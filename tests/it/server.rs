@@ -32,23 +32,43 @@ pub(crate) struct Server {
 /// The shared server with a binary log; `None` after saying that the test is skipped.
 pub(crate) fn with_binlog() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    SERVER
-        .get_or_init(|| Server::start(&["--log-bin=binlog", "--server-id=1", "--gtid-domain-id=7"]))
-        .as_ref()
+    let options = ["--log-bin=binlog", "--server-id=1", "--gtid-domain-id=7"];
+    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(&options));
+    server.as_ref().or_else(skip)
 }
 
 /// The shared server without one.
 pub(crate) fn without_binlog() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    SERVER
-        .get_or_init(|| Server::start(&["--skip-log-bin"]))
-        .as_ref()
+    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(&["--skip-log-bin"]));
+    server.as_ref().or_else(skip)
+}
+
+/// Says that the running test is skipped for want of a server; in CI that is a failure.
+fn skip<T>() -> Option<T> {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "no MariaDB server here, and CI is set"
+    );
+    // Not by a macro: the test harness hides what those print.
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    writeln!(
+        std::io::stderr(),
+        "SKIPPED {test}: no MariaDB server here; see tests/run"
+    )
+    .ok();
+    None
 }
 
 impl Server {
     /// Starts a server with these options besides the harness's own. `--port=…` among them
-    /// makes it listen on the loopback interface too. `None` where there is no MariaDB.
+    /// makes it listen on the loopback interface too. `None` after saying that the test is
+    /// skipped.
     pub(crate) fn start(options: &[&str]) -> Option<Server> {
+        Server::start_if_there_is_one(options).or_else(skip)
+    }
+
+    fn start_if_there_is_one(options: &[&str]) -> Option<Server> {
         let template = template()?;
         // In the system's temporary directory: a socket's path must be short.
         let dir = tempfile::Builder::new()
@@ -281,8 +301,7 @@ fn binary(name: &str) -> Option<PathBuf> {
 }
 
 /// An initialised data directory that every server starts from a copy of; made once per
-/// server version and kept with the build. `None` where there is no MariaDB: a failure in CI,
-/// else said once per test.
+/// server version and kept with the build. `None` where there is no MariaDB.
 fn template() -> Option<&'static Path> {
     static TEMPLATE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let template = TEMPLATE.get_or_init(|| {
@@ -305,19 +324,6 @@ fn template() -> Option<&'static Path> {
         }
         Some(kept)
     });
-    if template.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "no MariaDB server here, and CI is set"
-        );
-        // Past the test harness's capture, so that it is seen.
-        let test = thread::current().name().unwrap_or("a test").to_owned();
-        writeln!(
-            std::io::stderr(),
-            "SKIPPED {test}: no MariaDB server here; see tests/run"
-        )
-        .ok();
-    }
     template.as_deref()
 }
 

@@ -13,7 +13,7 @@ const SYSTEMCTL: &str = r#"#!/bin/sh
 state=before; [ -e "$SITE/schema_backup/db1.example.org/manifest.json" ] && state=after
 echo "$state $*" >>"$SITE/calls"
 case " $* " in
-    *" $FAIL "*) echo "Failed: unit $FAIL is masked" >&2; exit 5 ;;
+    *" $FAIL "* | *" $FAIL.service "*) echo "Failed: unit $FAIL is masked" >&2; exit 5 ;;
 esac
 "#;
 
