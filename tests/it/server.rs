@@ -1,0 +1,387 @@
+//! Private MariaDB servers. A server lives in a directory of its own, listens on a socket
+//! there, and ends with its [`Server`] or, if it is shared, with the test process: it runs
+//! under a small shell that the kernel tells of our death, so that neither a panic nor
+//! `kill -9` leaves a server behind.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The password of `root` on every server, so that no test passes because none was needed.
+pub(crate) const ROOT_PASSWORD: &str = "r00t-of-the-test's \"server\"";
+
+const START_BOUND: Duration = Duration::from_secs(60);
+const STOP_BOUND: Duration = Duration::from_secs(30);
+
+/// A running server.
+pub(crate) struct Server {
+    dir: PathBuf,
+    keeper: Mutex<Child>,
+    /// Where it listens on the loopback interface, if it was asked to.
+    pub(crate) port: Option<u16>,
+}
+
+/// The shared server with a binary log; `None` after saying that the test is skipped.
+pub(crate) fn with_binlog() -> Option<&'static Server> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    let options = ["--log-bin=binlog", "--server-id=1", "--gtid-domain-id=7"];
+    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(&options));
+    server.as_ref().or_else(skip)
+}
+
+/// The shared server without one.
+pub(crate) fn without_binlog() -> Option<&'static Server> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(&["--skip-log-bin"]));
+    server.as_ref().or_else(skip)
+}
+
+/// Says that the running test is skipped for want of a server; in CI that is a failure.
+fn skip<T>() -> Option<T> {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "no MariaDB server here, and CI is set"
+    );
+    // Not by a macro: the test harness hides what those print.
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    writeln!(
+        std::io::stderr(),
+        "SKIPPED {test}: no MariaDB server here; see tests/run"
+    )
+    .ok();
+    None
+}
+
+impl Server {
+    /// Starts a server with these options besides the harness's own. `--port=…` among them
+    /// makes it listen on the loopback interface too. `None` after saying that the test is
+    /// skipped.
+    pub(crate) fn start(options: &[&str]) -> Option<Server> {
+        Server::start_if_there_is_one(options).or_else(skip)
+    }
+
+    fn start_if_there_is_one(options: &[&str]) -> Option<Server> {
+        let template = template()?;
+        // In the system's temporary directory: a socket's path must be short.
+        let dir = tempfile::Builder::new()
+            .prefix("schema_backup-it.")
+            .tempdir()
+            .unwrap()
+            .keep();
+        let copied = Command::new("cp")
+            .arg("-r")
+            .arg(template)
+            .arg(dir.join("data"))
+            .status()
+            .unwrap();
+        assert!(copied.success(), "cannot copy the template of a server");
+
+        let port = options
+            .iter()
+            .find_map(|o| o.strip_prefix("--port="))
+            .map(|port| port.parse().unwrap());
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "sh", "-c", KEEPER, "sh"])
+            .arg(&dir);
+        command
+            .arg(binary("mariadbd")?)
+            .args(base_options(&dir.join("data")));
+        command.arg(format!("--socket={}", socket_in(&dir).display()));
+        command.arg(format!("--pid-file={}", dir.join("server.pid").display()));
+        command.args(TUNING).args(options);
+        command.arg(if port.is_some() {
+            "--bind-address=127.0.0.1"
+        } else {
+            "--skip-networking"
+        });
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+
+        let keeper = Mutex::new(spawn_from_a_lasting_thread(command));
+        let server = Server { dir, keeper, port };
+        server.wait_until_it_answers();
+        Some(server)
+    }
+
+    /// The socket it listens on.
+    pub(crate) fn socket(&self) -> PathBuf {
+        socket_in(&self.dir)
+    }
+
+    /// A connection of `root`'s.
+    pub(crate) fn connect(&self) -> mysql::Conn {
+        self.try_connect().unwrap()
+    }
+
+    fn try_connect(&self) -> mysql::Result<mysql::Conn> {
+        let options = mysql::OptsBuilder::new()
+            .socket(self.socket().to_str())
+            .user(Some("root"));
+        mysql::Conn::new(options.pass(Some(ROOT_PASSWORD)).prefer_socket(true))
+    }
+
+    /// Runs statements on a fresh connection of `root`'s.
+    pub(crate) fn execute(&self, statements: &[&str]) {
+        let mut connection = self.connect();
+        for statement in statements {
+            connection
+                .query_drop(statement)
+                .unwrap_or_else(|e| panic!("{statement}: {e}"));
+        }
+    }
+
+    /// Makes `database` anew, in utf8mb4.
+    pub(crate) fn create_database(&self, database: &str) {
+        self.execute(&[
+            &format!("DROP DATABASE IF EXISTS `{database}`"),
+            &format!(
+                "CREATE DATABASE `{database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+            ),
+        ]);
+    }
+
+    /// Makes a user that may connect from anywhere, anew, with these grants
+    /// (`SELECT ON db.*`), and returns its password.
+    pub(crate) fn create_user(&self, user: &str, grants: &[&str]) -> String {
+        let password = format!("pw-of-{user}");
+        let mut connection = self.connect();
+        connection
+            .query_drop(format!("DROP USER IF EXISTS {user}"))
+            .unwrap();
+        connection
+            .query_drop(format!("CREATE USER {user} IDENTIFIED BY '{password}'"))
+            .unwrap();
+        for grant in grants {
+            connection
+                .query_drop(format!("GRANT {grant} TO {user}"))
+                .unwrap();
+        }
+        password
+    }
+
+    /// The stock client, with no options but who and where.
+    pub(crate) fn stock_client(&self, database: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        command
+            .arg("--no-defaults")
+            .arg("--user=root")
+            .arg(format!("--socket={}", self.socket().display()));
+        command.arg(database).env("MYSQL_PWD", ROOT_PASSWORD);
+        command
+    }
+
+    /// Feeds `sql` to the stock client (so `DELIMITER` works). Panics unless it succeeds
+    /// without a word.
+    pub(crate) fn feed(&self, database: &str, what: &str, sql: &[u8]) {
+        let output = self.try_feed(database, sql);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.is_empty(),
+            "the stock client on {what}: {said}"
+        );
+    }
+
+    fn try_feed(&self, database: &str, sql: &[u8]) -> Output {
+        let mut command = self.stock_client(database);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        thread::scope(|scope| {
+            // A client that stops early says why on stderr; the broken pipe adds nothing.
+            scope.spawn(move || stdin.write_all(sql).ok());
+            child.wait_with_output().unwrap()
+        })
+    }
+
+    fn wait_until_it_answers(&self) {
+        let started = Instant::now();
+        loop {
+            let why = match self.try_connect() {
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            let ended = self.keeper.lock().unwrap().try_wait().unwrap().is_some();
+            if ended || started.elapsed() > START_BOUND {
+                let log = std::fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
+                panic!(
+                    "waited {:?} for a server to answer: {why}\n{log}",
+                    started.elapsed()
+                );
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let keeper = self.keeper.get_mut().unwrap();
+        let server = std::fs::read_to_string(self.dir.join("server.pid")).unwrap_or_default();
+        kill_process(Pid::from_child(keeper), Signal::TERM).ok();
+        let started = Instant::now();
+        while matches!(keeper.try_wait(), Ok(None)) {
+            if started.elapsed() > STOP_BOUND {
+                // Our own server, by the number it wrote itself: its keeper is still there.
+                if let Some(pid) = server.trim().parse().ok().and_then(Pid::from_raw) {
+                    kill_process(pid, Signal::KILL).ok();
+                }
+                keeper.kill().ok();
+                keeper.wait().ok();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        std::fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+/// Runs the server given after the directory, and on a signal (our death is one) stops it and
+/// removes the directory.
+const KEEPER: &str = r#"
+dir=$1; shift
+trap 'kill "$server" 2>/dev/null; wait "$server"; rm -rf "$dir"; exit' TERM INT HUP
+"$@" >"$dir/server.log" 2>&1 &
+server=$!
+wait "$server"
+"#;
+
+/// Small and quick: these servers may forget everything at a power failure.
+const TUNING: [&str; 11] = [
+    "--innodb-buffer-pool-size=128M",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-flush-method=nosync",
+    "--innodb-doublewrite=0",
+    "--innodb-stats-persistent=1",
+    "--sync-binlog=0",
+    "--skip-name-resolve",
+    "--max-connections=200",
+    "--max-allowed-packet=64M",
+    "--performance-schema=0",
+    "--lower-case-table-names=0",
+];
+
+fn socket_in(dir: &Path) -> PathBuf {
+    dir.join("server.sock")
+}
+
+fn base_options(data: &Path) -> Vec<String> {
+    let mut options = vec![
+        "--no-defaults".to_owned(),
+        format!("--datadir={}", data.display()),
+    ];
+    // A server drops root's privileges unless told otherwise, and could not write here.
+    if rustix::process::geteuid().is_root() {
+        options.push("--user=root".to_owned());
+    }
+    options
+}
+
+/// Where a program is, also in the places that a user's PATH lacks.
+fn binary(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(usual)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// An initialised data directory that every server starts from a copy of; made once per
+/// server version and kept with the build. `None` where there is no MariaDB.
+fn template() -> Option<&'static Path> {
+    static TEMPLATE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let template = TEMPLATE.get_or_init(|| {
+        let (installer, server, _) = (
+            binary("mariadb-install-db")?,
+            binary("mariadbd")?,
+            binary("mariadb")?,
+        );
+        let version = Command::new(server)
+            .args(["--no-defaults", "--version"])
+            .output()
+            .unwrap();
+        let version: String = String::from_utf8_lossy(&version.stdout)
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .collect();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("template-{version}"));
+        if !kept.is_dir() {
+            initialise(&installer, &kept);
+        }
+        Some(kept)
+    });
+    template.as_deref()
+}
+
+/// Makes a data directory where nobody but `root` may connect, and `root` with a password.
+fn initialise(installer: &Path, kept: &Path) {
+    let scratch = tempfile::Builder::new()
+        .prefix("template.")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
+    let (data, extra) = (
+        scratch.path().join("data"),
+        scratch.path().join("extra.sql"),
+    );
+    let root = ROOT_PASSWORD.replace('\'', "''");
+    let statements = format!(
+        "DELETE FROM mysql.global_priv WHERE user = '';\nFLUSH PRIVILEGES;\n\
+         ALTER USER root@localhost IDENTIFIED BY '{root}';\n"
+    );
+    std::fs::write(&extra, statements).unwrap();
+    let output = Command::new(installer)
+        .args(base_options(&data))
+        .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
+        .arg(format!("--extra-file={}", extra.display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "mariadb-install-db: {output:?}");
+    // Another test process may have been quicker; its directory is as good.
+    std::fs::rename(data, kept).ok();
+    assert!(kept.is_dir(), "cannot keep {}", kept.display());
+}
+
+/// Spawns from a thread that lives as long as the process: the kernel sends the death signal
+/// when the spawning *thread* ends, and tests are threads.
+fn spawn_from_a_lasting_thread(command: Command) -> Child {
+    type Request = (Command, Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<Sender<Request>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, requests) = channel::<Request>();
+        thread::spawn(move || {
+            for (mut command, reply) in requests {
+                reply.send(command.spawn()).unwrap();
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (reply, answer) = channel();
+    spawner.lock().unwrap().send((command, reply)).unwrap();
+    answer
+        .recv()
+        .unwrap()
+        .unwrap_or_else(|e| panic!("cannot run setpriv (util-linux): {e}"))
+}
+
+/// A port of the loopback interface that nobody listens on just now.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
