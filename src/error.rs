@@ -57,7 +57,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind`; `context` is lower case, one line, without a full stop.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Error { kind, context: context.into(), hint: None, source: None }
+        Error {
+            kind,
+            context: context.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// A file or directory that cannot be written. Names the path.
@@ -71,7 +76,10 @@ impl Error {
             }
             _ => None,
         };
-        let error = Error::new(ErrorKind::Write, format!("cannot {doing} {}", path.display()));
+        let error = Error::new(
+            ErrorKind::Write,
+            format!("cannot {doing} {}", path.display()),
+        );
         let error = error.because(source);
         match hint {
             Some(hint) => error.hint(hint),
@@ -138,7 +146,11 @@ impl fmt::Display for Error {
             line.push_str(&error.to_string());
             cause = error.source();
         }
-        for (i, part) in line.split(['\n', '\r']).filter(|p| !p.trim().is_empty()).enumerate() {
+        for (i, part) in line
+            .split(['\n', '\r'])
+            .filter(|p| !p.trim().is_empty())
+            .enumerate()
+        {
             if i > 0 {
                 f.write_str(" ")?;
             }
@@ -164,8 +176,13 @@ mod tests {
     #[test]
     fn an_error_is_one_line_with_its_causes() {
         let cause = std::io::Error::other("first\nsecond");
-        let error = Error::new(ErrorKind::Failed, "cannot read rows").because(cause).within("table `t`");
-        assert_eq!(error.to_string(), "table `t`: cannot read rows: first second");
+        let error = Error::new(ErrorKind::Failed, "cannot read rows")
+            .because(cause)
+            .within("table `t`");
+        assert_eq!(
+            error.to_string(),
+            "table `t`: cannot read rows: first second"
+        );
         assert_eq!(error.kind().exit_code(), 3);
     }
 }

@@ -28,7 +28,11 @@ impl Interrupt {
 
     /// An [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) error once raised.
     pub fn check(&self) -> Result<()> {
-        if self.is_raised() { Err(Error::interrupted()) } else { Ok(()) }
+        if self.is_raised() {
+            Err(Error::interrupted())
+        } else {
+            Ok(())
+        }
     }
 
     /// The flag itself, for signal registration.

@@ -15,14 +15,24 @@ use crate::store::manifest::{BackupKind, TableKind};
 use crate::survey::Survey;
 
 /// Looks at the server and reports what [`backup::run`](crate::backup::run) would do.
-pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) -> Result<PlanReport> {
-    observer.event(&Event::Phase { phase: Phase::Catalog });
+pub fn run(
+    request: &Request,
+    observer: &dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<PlanReport> {
+    observer.event(&Event::Phase {
+        phase: Phase::Catalog,
+    });
     let destinations = Destinations::of(request)?;
     let (survey, mut conn) = Survey::take(request, &destinations)?;
     interrupt.check()?;
     // Ignored tables are listed too, so that nothing seems to be missing.
-    let catalog =
-        Catalog::read(&mut conn, &survey.flavor, &request.config.skip_objects, &survey.classification.ignored_views)?;
+    let catalog = Catalog::read(
+        &mut conn,
+        &survey.flavor,
+        &request.config.skip_objects,
+        &survey.classification.ignored_views,
+    )?;
     let tables = catalog
         .tables
         .values()
@@ -35,7 +45,11 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         ("routines".to_owned(), catalog.routines.len()),
         ("events".to_owned(), catalog.events.len()),
     ]);
-    let text = |kind| destinations.path(kind).map(|path| path.display().to_string());
+    let text = |kind| {
+        destinations
+            .path(kind)
+            .map(|path| path.display().to_string())
+    };
     Ok(PlanReport {
         server: survey.flavor.to_string(),
         database: request.connection.database.clone(),
@@ -49,9 +63,18 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     })
 }
 
-fn planned(table: &Table, survey: &Survey, destinations: &Destinations, chunk_size: u64) -> PlannedTable {
+fn planned(
+    table: &Table,
+    survey: &Survey,
+    destinations: &Destinations,
+    chunk_size: u64,
+) -> PlannedTable {
     let category = survey.category(&table.name);
-    let text = |kind| destinations.path(kind).map(|path| path.display().to_string());
+    let text = |kind| {
+        destinations
+            .path(kind)
+            .map(|path| path.display().to_string())
+    };
     let data_kind = destinations.of_data(category);
     let key = ChunkKey::choose(table).filter(|key| !key.split.is_empty());
     let chunks = match (&key, data_kind) {
@@ -69,11 +92,15 @@ fn planned(table: &Table, survey: &Survey, destinations: &Destinations, chunk_si
             TableKind::Sequence => "SEQUENCE".into(),
             TableKind::Table => table.engine.clone(),
         },
-        structure_dir: (category != Category::Ignore).then(|| destinations.host.display().to_string()),
+        structure_dir: (category != Category::Ignore)
+            .then(|| destinations.host.display().to_string()),
         data_dir: data_kind.and_then(text),
         estimated_rows: table.rows,
         estimated_bytes: table.data_bytes,
         chunks,
-        chunk_key: key.filter(|_| chunks > 1).map(|key| key.split).unwrap_or_default(),
+        chunk_key: key
+            .filter(|_| chunks > 1)
+            .map(|key| key.split)
+            .unwrap_or_default(),
     }
 }

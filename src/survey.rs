@@ -78,15 +78,24 @@ impl Survey {
             ));
         }
         for dir in destinations.private_in_git() {
-            self.warnings.push(format!("{} lies in a git work tree and will hold sensitive data", dir.display()));
+            self.warnings.push(format!(
+                "{} lies in a git work tree and will hold sensitive data",
+                dir.display()
+            ));
         }
         for kind in &request.config.skip_objects {
             self.warnings.push(format!("{kind} are left out, as asked"));
         }
-        let unsafe_tables: Vec<_> =
-            self.data_tables(destinations).into_iter().filter(|(_, transactional)| !transactional).collect();
+        let unsafe_tables: Vec<_> = self
+            .data_tables(destinations)
+            .into_iter()
+            .filter(|(_, transactional)| !transactional)
+            .collect();
         if !unsafe_tables.is_empty() {
-            let names: Vec<_> = unsafe_tables.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let names: Vec<_> = unsafe_tables
+                .iter()
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
             self.warnings.push(format!(
                 "tables without transactions are read first, under a lock: {}",
                 names.join(", ")
@@ -95,7 +104,11 @@ impl Survey {
     }
 
     fn tables_of(&self, category: Category) -> usize {
-        self.listing.tables.keys().filter(|name| self.category(name) == category).count()
+        self.listing
+            .tables
+            .keys()
+            .filter(|name| self.category(name) == category)
+            .count()
     }
 
     /// The category of a table.
@@ -107,6 +120,8 @@ impl Survey {
     pub fn data_tables(&self, destinations: &Destinations) -> BTreeMap<String, bool> {
         let tables = self.listing.tables.iter();
         let saved = tables.filter(|(name, _)| destinations.of_data(self.category(name)).is_some());
-        saved.map(|(name, transactional)| (name.clone(), *transactional)).collect()
+        saved
+            .map(|(name, transactional)| (name.clone(), *transactional))
+            .collect()
     }
 }

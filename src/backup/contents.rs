@@ -39,11 +39,22 @@ pub(super) struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    pub(super) fn new(survey: &'a Survey, catalog: &'a Catalog, destinations: &Destinations, request: &Request) -> Self {
+    pub(super) fn new(
+        survey: &'a Survey,
+        catalog: &'a Catalog,
+        destinations: &Destinations,
+        request: &Request,
+    ) -> Self {
         let items = catalog.tables.values().map(|table| {
             let category = survey.category(&table.name);
             let data_kind = destinations.of_data(category);
-            Item { table, category, data_kind, structure: None, data: None }
+            Item {
+                table,
+                category,
+                data_kind,
+                structure: None,
+                data: None,
+            }
         });
         Contents {
             catalog,
@@ -58,14 +69,21 @@ impl<'a> Contents<'a> {
 
     /// The manifest of the directory of that kind.
     pub(super) fn manifest(&self, kind: BackupKind) -> Manifest {
-        let held = self.items.iter().filter(|item| kind == BackupKind::Host || item.data_kind == Some(kind));
+        let held = self
+            .items
+            .iter()
+            .filter(|item| kind == BackupKind::Host || item.data_kind == Some(kind));
         let tables = held.filter_map(|item| {
             let here = item.data_kind == Some(kind);
             let entry = TableEntry {
                 category: item.category,
                 kind: item.table.kind,
                 structure: item.structure.clone()?,
-                columns: item.table.stored_columns().map(|c| c.name.clone()).collect(),
+                columns: item
+                    .table
+                    .stored_columns()
+                    .map(|c| c.name.clone())
+                    .collect(),
                 auto_increment: item.table.auto_increment.filter(|_| here),
                 data: item.data.clone().filter(|_| here),
             };
@@ -77,7 +95,11 @@ impl<'a> Contents<'a> {
             flavor: self.flavor.name().into(),
             database: self.catalog.database.clone(),
             tables: tables.collect::<BTreeMap<_, _>>(),
-            objects: if kind == BackupKind::Host { self.objects.clone() } else { Vec::new() },
+            objects: if kind == BackupKind::Host {
+                self.objects.clone()
+            } else {
+                Vec::new()
+            },
             skipped_objects: self.skipped.clone(),
         }
     }
@@ -87,11 +109,19 @@ impl<'a> Contents<'a> {
         let data = || self.items.iter().filter_map(|item| item.data.as_ref());
         let chunks = || data().flat_map(|data| &data.chunks);
         let triggers: usize = self.catalog.triggers.values().map(Vec::len).sum();
-        let sequences = self.items.iter().filter(|item| item.table.kind == TableKind::Sequence).count();
+        let sequences = self
+            .items
+            .iter()
+            .filter(|item| item.table.kind == TableKind::Sequence)
+            .count();
         let catalog = self.catalog;
         Summary {
             structures: self.items.len() - sequences,
-            objects: catalog.views.len() + catalog.routines.len() + catalog.events.len() + triggers + sequences,
+            objects: catalog.views.len()
+                + catalog.routines.len()
+                + catalog.events.len()
+                + triggers
+                + sequences,
             tables: data().count(),
             rows: data().map(|data| data.rows).sum(),
             raw_bytes: chunks().map(|chunk| chunk.raw_bytes).sum(),

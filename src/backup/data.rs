@@ -47,8 +47,9 @@ pub(super) fn save(
     let plans = plan_tables(contents, pool, request.config.chunk_size, interrupt)?;
 
     report.phase(Phase::Data);
-    let (transactional, others): (Vec<&TablePlan>, Vec<&TablePlan>) =
-        plans.iter().partition(|plan| contents.items[plan.item].table.transactional);
+    let (transactional, others): (Vec<&TablePlan>, Vec<&TablePlan>) = plans
+        .iter()
+        .partition(|plan| contents.items[plan.item].table.transactional);
     let mut base = ProgressBase::new();
     announce(contents, &plans, &mut base, report);
     // Tables without transactions first: writers to them wait for the lock until they are done.
@@ -56,7 +57,13 @@ pub(super) fn save(
     let mut done = pipeline::run(pool, jobs_before, &mut base, report.observer, interrupt)?;
     pool.release_lock()?;
     let jobs_after = jobs(contents, &transactional, stagings, request)?;
-    done.extend(pipeline::run(pool, jobs_after, &mut base, report.observer, interrupt)?);
+    done.extend(pipeline::run(
+        pool,
+        jobs_after,
+        &mut base,
+        report.observer,
+        interrupt,
+    )?);
 
     collect(contents, &plans, done, request, report)
 }
@@ -89,15 +96,23 @@ fn save_sequences(
     let entries = pool.map(&sequences, interrupt, |session, (_, item, kind)| {
         let name = &item.table.name;
         let (next, cycles) = definitions::sequence_state(session, name)?;
-        let statement = format!("DO SETVAL({}, {next}, 0, {cycles});\n", quote_identifier(name));
-        let mut text = frame.file(&format!("state of sequence `{name}`"), &[statement.into_bytes()]);
+        let statement = format!(
+            "DO SETVAL({}, {next}, 0, {cycles});\n",
+            quote_identifier(name)
+        );
+        let mut text = frame.file(
+            &format!("state of sequence `{name}`"),
+            &[statement.into_bytes()],
+        );
         let raw_bytes = text.len() as u64;
         let compression = compression(&request.config.compression, item.category);
         if let Compression::Zstd(level) = compression {
             text = zstd::bulk::compress(&text, level)
                 .map_err(|e| Error::new(ErrorKind::Internal, "zstd failed").because(e))?;
         }
-        let file = stagings.of(*kind)?.write(&names::data(name, 1, compression), &text)?;
+        let file = stagings
+            .of(*kind)?
+            .write(&names::data(name, 1, compression), &text)?;
         let mut row = Vec::new();
         write_cell(&mut row, Some(next.to_string().as_bytes()));
         write_cell(&mut row, Some(cycles.to_string().as_bytes()));
@@ -106,7 +121,12 @@ fn save_sequences(
             digest: digest_text(xxhash_rust::xxh3::xxh3_128(&row)),
             compression: compression_name(compression),
             chunk_key: Vec::new(),
-            chunks: vec![ChunkEntry { from: Vec::new(), rows: 1, raw_bytes, file }],
+            chunks: vec![ChunkEntry {
+                from: Vec::new(),
+                rows: 1,
+                raw_bytes,
+                file,
+            }],
         })
     })?;
     let indices: Vec<_> = sequences.iter().map(|(index, ..)| *index).collect();
@@ -129,11 +149,15 @@ fn plan_tables(
         .enumerate()
         .filter(|(_, item)| item.data_kind.is_some() && item.table.kind == TableKind::Table)
         .collect();
-    let keys: Vec<_> = tables.iter().map(|(_, item)| ChunkKey::choose(item.table)).collect();
+    let keys: Vec<_> = tables
+        .iter()
+        .map(|(_, item)| ChunkKey::choose(item.table))
+        .collect();
     // Statistics, which may be stale, only say where to look, and generously; whether and
     // where a table is split, its data say.
     let large = |item: &Item<'_>| {
-        item.table.data_bytes > chunk_size / 4 || item.table.rows.saturating_mul(LONG_ROW) > chunk_size
+        item.table.data_bytes > chunk_size / 4
+            || item.table.rows.saturating_mul(LONG_ROW) > chunk_size
     };
     let candidates: Vec<_> = tables
         .iter()
@@ -148,7 +172,12 @@ fn plan_tables(
     let mut plans: Vec<TablePlan> = tables
         .iter()
         .zip(keys.iter().cloned())
-        .map(|((item, _), key)| TablePlan { item: *item, key, split: Split::default(), ranges: vec![Range::All] })
+        .map(|((item, _), key)| TablePlan {
+            item: *item,
+            key,
+            split: Split::default(),
+            ranges: vec![Range::All],
+        })
         .collect();
     for ((at, _, key), split) in candidates.into_iter().zip(splits) {
         if !split.bounds.is_empty() {
@@ -164,15 +193,26 @@ impl TablePlan {
     fn estimate(&self, contents: &Contents<'_>) -> (u64, u64) {
         let table = contents.items[self.item].table;
         let chunks = self.ranges.len() as u64;
-        let rows = if self.split.rows > 0 { self.split.rows } else { table.rows };
+        let rows = if self.split.rows > 0 {
+            self.split.rows
+        } else {
+            table.rows
+        };
         (rows / chunks, table.data_bytes.max(1) / chunks)
     }
 
     fn query(&self, contents: &Contents<'_>, encoding: &TableEncoding, range: &Range) -> String {
         let table = contents.items[self.item].table;
-        let cache = if contents.flavor.is_mariadb() { "SQL_NO_CACHE " } else { "" };
-        let mut query =
-            format!("SELECT {cache}{} FROM {}", encoding.select_list(), quote_identifier(&table.name));
+        let cache = if contents.flavor.is_mariadb() {
+            "SQL_NO_CACHE "
+        } else {
+            ""
+        };
+        let mut query = format!(
+            "SELECT {cache}{} FROM {}",
+            encoding.select_list(),
+            quote_identifier(&table.name)
+        );
         if let Some(key) = &self.key {
             let split = self.ranges.len() > 1;
             if key.index == "PRIMARY" || split {
@@ -187,7 +227,12 @@ impl TablePlan {
     }
 }
 
-fn announce(contents: &Contents<'_>, plans: &[TablePlan], base: &mut ProgressBase, report: &Reporter<'_>) {
+fn announce(
+    contents: &Contents<'_>,
+    plans: &[TablePlan],
+    base: &mut ProgressBase,
+    report: &Reporter<'_>,
+) {
     let (mut rows, mut bytes, mut chunks) = (0, 0, 0);
     for plan in plans {
         let (chunk_rows, chunk_bytes) = plan.estimate(contents);
@@ -196,7 +241,12 @@ fn announce(contents: &Contents<'_>, plans: &[TablePlan], base: &mut ProgressBas
         bytes += chunk_bytes.max(1) * plan.ranges.len() as u64;
     }
     base.total_bytes = bytes;
-    report.observer.event(&Event::Planned { tables: plans.len(), chunks, rows, bytes });
+    report.observer.event(&Event::Planned {
+        tables: plans.len(),
+        chunks,
+        rows,
+        bytes,
+    });
 }
 
 /// The jobs of some tables.
@@ -244,7 +294,10 @@ fn script(contents: &Contents<'_>, item: &Item<'_>, last: bool) -> ChunkScript {
         footer.extend_from_slice(format!("ALTER TABLE {name} AUTO_INCREMENT={next};\n").as_bytes());
     }
     footer.extend_from_slice(contents.frame.footer());
-    ChunkScript { header: contents.frame.header(&format!("rows of table {name}")), footer }
+    ChunkScript {
+        header: contents.frame.header(&format!("rows of table {name}")),
+        footer,
+    }
 }
 
 /// Turns what the pipeline reports into the manifest's entries, and checks that the chunks of
@@ -270,12 +323,21 @@ fn collect(
                 Range::Between(Some(from), _) => from.clone(),
                 _ => Vec::new(),
             };
-            chunks.push(ChunkEntry { from, rows: chunk.read.rows, raw_bytes: chunk.read.raw_bytes, file: chunk.file });
+            chunks.push(ChunkEntry {
+                from,
+                rows: chunk.read.rows,
+                raw_bytes: chunk.read.raw_bytes,
+                file: chunk.file,
+            });
         }
         if chunks.len() != plan.ranges.len() || (chunks.len() > 1 && rows != plan.split.rows) {
             return Err(Error::new(
                 ErrorKind::Failed,
-                format!("table `{name}`: its {} chunks hold {rows} rows of {}", chunks.len(), plan.split.rows),
+                format!(
+                    "table `{name}`: its {} chunks hold {rows} rows of {}",
+                    chunks.len(),
+                    plan.split.rows
+                ),
             )
             .hint("please report this; --chunk-size larger than the table reads it in one piece"));
         }
@@ -284,7 +346,11 @@ fn collect(
                 "table `{name}` has a row whose INSERT takes {largest} bytes: loading it needs a larger max_allowed_packet"
             ));
         }
-        let chunk_key = plan.key.as_ref().filter(|_| chunks.len() > 1).map(|key| key.split.clone());
+        let chunk_key = plan
+            .key
+            .as_ref()
+            .filter(|_| chunks.len() > 1)
+            .map(|key| key.split.clone());
         item.data = Some(DataEntry {
             rows,
             digest: digest_text(digest),

@@ -45,13 +45,21 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         report.phase(Phase::Services);
         let manager = Systemctl::default();
         let config = &request.config;
-        let guard =
-            Services::prepare(request.services, &config.consumers, &config.providers, manager, observer)?;
+        let guard = Services::prepare(
+            request.services,
+            &config.consumers,
+            &config.providers,
+            manager,
+            observer,
+        )?;
         survey = survey_restarted_server(request, &destinations, interrupt)?;
         Some(guard)
     };
     report.connected(&survey, request);
-    survey.warnings.iter().for_each(|warning| report.warn(warning));
+    survey
+        .warnings
+        .iter()
+        .for_each(|warning| report.warn(warning));
 
     let stagings = Stagings::begin(&destinations, &report)?;
     report.phase(Phase::Snapshot);
@@ -77,7 +85,14 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     let mut contents = Contents::new(&survey, &catalog, &destinations, request);
     structure::save(&mut contents, &pool, &stagings, interrupt)?;
     let (data_began, threads_used) = (Instant::now(), pool.size());
-    data::save(&mut contents, &mut pool, &stagings, request, &report, interrupt)?;
+    data::save(
+        &mut contents,
+        &mut pool,
+        &stagings,
+        request,
+        &report,
+        interrupt,
+    )?;
     let data_seconds = data_began.elapsed().as_secs_f64();
 
     report.phase(Phase::Publish);
@@ -113,7 +128,10 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
 /// Readers: as asked, else as many as there are processors, within reason.
 fn threads(request: &Request) -> usize {
     let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-    request.config.threads.map_or(processors.clamp(2, 16), NonZeroUsize::get)
+    request
+        .config
+        .threads
+        .map_or(processors.clamp(2, 16), NonZeroUsize::get)
 }
 
 /// A provider that was restarted may need a moment.
@@ -146,8 +164,11 @@ fn catalog_in_snapshot(pool: &SnapshotPool, survey: &Survey, request: &Request) 
     if catalog.agrees_with(&survey.listing, &ignored) {
         return Ok(catalog);
     }
-    Err(Error::new(ErrorKind::Failed, "tables were created or dropped while the backup began")
-        .hint("run again when no DDL runs"))
+    Err(Error::new(
+        ErrorKind::Failed,
+        "tables were created or dropped while the backup began",
+    )
+    .hint("run again when no DDL runs"))
 }
 
 /// Tells the observer and keeps the warnings.
@@ -158,7 +179,10 @@ pub(crate) struct Reporter<'a> {
 
 impl<'a> Reporter<'a> {
     fn new(observer: &'a dyn Observer) -> Self {
-        Reporter { observer, warnings: Mutex::default() }
+        Reporter {
+            observer,
+            warnings: Mutex::default(),
+        }
     }
 
     fn phase(&self, phase: Phase) {
@@ -166,12 +190,20 @@ impl<'a> Reporter<'a> {
     }
 
     fn warn(&self, message: &str) {
-        self.observer.event(&Event::Warning { message: message.to_owned() });
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
+        self.observer.event(&Event::Warning {
+            message: message.to_owned(),
+        });
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(message.to_owned());
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn connected(&self, survey: &Survey, request: &Request) {
@@ -180,13 +212,17 @@ impl<'a> Reporter<'a> {
             database: request.connection.database.clone(),
         });
         for message in &request.config.notices {
-            self.observer.event(&Event::Notice { message: message.clone() });
+            self.observer.event(&Event::Notice {
+                message: message.clone(),
+            });
         }
     }
 
     fn snapshot(&self, pool: &SnapshotPool) {
         let info = pool.info();
-        self.observer.event(&Event::Snapshot { description: info.describe() });
+        self.observer.event(&Event::Snapshot {
+            description: info.describe(),
+        });
         if info.way == Consistency::None {
             self.warn("no consistent snapshot was taken: tables may not fit together (--consistency none)");
         }
@@ -199,15 +235,29 @@ pub(crate) struct Stagings(BTreeMap<BackupKind, Staging>);
 impl Stagings {
     fn begin(destinations: &Destinations, report: &Reporter<'_>) -> Result<Stagings> {
         let mut stagings = BTreeMap::new();
-        for kind in [BackupKind::Host, BackupKind::UserData, BackupKind::Ephemeral] {
-            let Some(root) = destinations.path(kind) else { continue };
+        for kind in [
+            BackupKind::Host,
+            BackupKind::UserData,
+            BackupKind::Ephemeral,
+        ] {
+            let Some(root) = destinations.path(kind) else {
+                continue;
+            };
             let (layout, access) = match kind {
                 BackupKind::Host => (Layout::InPlace, Access::Public),
                 BackupKind::UserData => (Layout::Timestamped, Access::Private),
                 BackupKind::Ephemeral => (Layout::InPlace, Access::Private),
             };
-            let staging = Staging::begin(Target { root: root.to_owned(), layout, access, kind })?;
-            staging.warnings().iter().for_each(|warning| report.warn(warning));
+            let staging = Staging::begin(Target {
+                root: root.to_owned(),
+                layout,
+                access,
+                kind,
+            })?;
+            staging
+                .warnings()
+                .iter()
+                .for_each(|warning| report.warn(warning));
             stagings.insert(kind, staging);
         }
         Ok(Stagings(stagings))
@@ -216,14 +266,22 @@ impl Stagings {
     /// The staging area of that kind; one that the plan uses exists.
     fn of(&self, kind: BackupKind) -> Result<&Staging> {
         self.0.get(&kind).ok_or_else(|| {
-            Error::new(ErrorKind::Internal, format!("no staging area for {}", kind.name()))
+            Error::new(
+                ErrorKind::Internal,
+                format!("no staging area for {}", kind.name()),
+            )
         })
     }
 
     /// Seals all of them before the first is published: whatever can fail has then failed.
     /// Private data goes first, so that the host directory, whose structure the others need,
     /// is never newer than they are.
-    fn publish(self, contents: &Contents<'_>, run: &RunRecord, interrupt: &Interrupt) -> Result<Vec<Destination>> {
+    fn publish(
+        self,
+        contents: &Contents<'_>,
+        run: &RunRecord,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Destination>> {
         let mut sealed = Vec::new();
         for (kind, staging) in self.0.into_iter().rev() {
             interrupt.check()?;
@@ -234,9 +292,18 @@ impl Stagings {
         interrupt.check()?;
         let mut published = Vec::new();
         for (kind, sealed) in sealed {
-            let Published { path, files_written, files_unchanged } = sealed.publish()?;
+            let Published {
+                path,
+                files_written,
+                files_unchanged,
+            } = sealed.publish()?;
             let path = path.display().to_string();
-            published.push(Destination { kind: kind.name().into(), path, files_written, files_unchanged });
+            published.push(Destination {
+                kind: kind.name().into(),
+                path,
+                files_written,
+                files_unchanged,
+            });
         }
         published.reverse();
         Ok(published)
@@ -245,7 +312,12 @@ impl Stagings {
 
 /// The run's record with the figures of one directory.
 fn record_of(manifest: &Manifest, run: &RunRecord) -> RunRecord {
-    let data = || manifest.tables.values().filter_map(|table| table.data.as_ref());
+    let data = || {
+        manifest
+            .tables
+            .values()
+            .filter_map(|table| table.data.as_ref())
+    };
     let chunks = || data().flat_map(|data| &data.chunks);
     RunRecord {
         rows: manifest.rows(),

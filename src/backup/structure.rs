@@ -34,18 +34,30 @@ fn save_tables(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let host = stagings.of(BackupKind::Host)?;
-    let items: Vec<_> = contents.items.iter().map(|item| (item.table, item.data_kind)).collect();
+    let items: Vec<_> = contents
+        .items
+        .iter()
+        .map(|item| (item.table, item.data_kind))
+        .collect();
     let frame = &contents.frame;
     let files = pool.map(&items, interrupt, |session, (table, data_kind)| {
         let name = &table.name;
         let (file, statement, what) = match table.kind {
             TableKind::Table => {
                 let create = definitions::table(session, name)?;
-                (names::table_structure(name), simple(&without_auto_increment(&create.text)), "table")
+                (
+                    names::table_structure(name),
+                    simple(&without_auto_increment(&create.text)),
+                    "table",
+                )
             }
             TableKind::Sequence => {
                 let create = definitions::sequence(session, name)?;
-                (names::sequence_structure(name), simple(&create.text), "sequence")
+                (
+                    names::sequence_structure(name),
+                    simple(&create.text),
+                    "sequence",
+                )
             }
         };
         let text = frame.file(&format!("{what} `{name}`"), &[statement]);
@@ -70,17 +82,29 @@ fn save_views(
     let texts = pool.map(&views, interrupt, |session, (name, view)| {
         definitions::view(session, name, &view.charset_client)
     })?;
-    let texts: BTreeMap<&str, &Definition> =
-        views.iter().map(|(name, _)| name.as_str()).zip(&texts).collect();
-    let needs: BTreeMap<&str, BTreeSet<&str>> =
-        texts.iter().map(|(name, text)| (*name, mentioned_views(name, &text.text, &texts))).collect();
+    let texts: BTreeMap<&str, &Definition> = views
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .zip(&texts)
+        .collect();
+    let needs: BTreeMap<&str, BTreeSet<&str>> = texts
+        .iter()
+        .map(|(name, text)| (*name, mentioned_views(name, &text.text, &texts)))
+        .collect();
     for name in dependency_order(&needs) {
         let placeholders: Vec<_> = all_needed(name, &needs)
             .into_iter()
             .map(|needed| (needed, &contents.catalog.views[needed].columns[..]))
             .collect();
         let statement = view(texts[name], &placeholders, contents.flavor);
-        save_object(contents, stagings, "view", name, names::view(name), &[statement])?;
+        save_object(
+            contents,
+            stagings,
+            "view",
+            name,
+            names::view(name),
+            &[statement],
+        )?;
     }
     Ok(())
 }
@@ -92,12 +116,20 @@ fn save_routines(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let routines = &contents.catalog.routines;
-    let texts =
-        pool.map(routines, interrupt, |session, routine| definitions::routine(session, routine))?;
+    let texts = pool.map(routines, interrupt, |session, routine| {
+        definitions::routine(session, routine)
+    })?;
     for (routine, text) in routines.iter().zip(&texts) {
         let kind = routine.kind.to_ascii_lowercase().replace(' ', "-");
         let file = names::routine(&kind, &routine.name);
-        save_object(contents, stagings, &kind, &routine.name, file, &[compound(text)])?;
+        save_object(
+            contents,
+            stagings,
+            &kind,
+            &routine.name,
+            file,
+            &[compound(text)],
+        )?;
     }
     Ok(())
 }
@@ -111,11 +143,21 @@ fn save_triggers(
 ) -> Result<()> {
     let tables: Vec<_> = contents.catalog.triggers.iter().collect();
     let texts = pool.map(&tables, interrupt, |session, (_, triggers)| {
-        triggers.iter().map(|trigger| definitions::trigger(session, trigger)).collect::<Result<Vec<_>>>()
+        triggers
+            .iter()
+            .map(|trigger| definitions::trigger(session, trigger))
+            .collect::<Result<Vec<_>>>()
     })?;
     for ((table, _), texts) in tables.iter().zip(&texts) {
         let statements: Vec<_> = texts.iter().map(compound).collect();
-        save_object(contents, stagings, "triggers", table, names::triggers(table), &statements)?;
+        save_object(
+            contents,
+            stagings,
+            "triggers",
+            table,
+            names::triggers(table),
+            &statements,
+        )?;
     }
     Ok(())
 }
@@ -127,9 +169,18 @@ fn save_events(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let events = &contents.catalog.events;
-    let texts = pool.map(events, interrupt, |session, event| definitions::event(session, event))?;
+    let texts = pool.map(events, interrupt, |session, event| {
+        definitions::event(session, event)
+    })?;
     for (event, text) in events.iter().zip(&texts) {
-        save_object(contents, stagings, "event", event, names::event(event), &[compound(text)])?;
+        save_object(
+            contents,
+            stagings,
+            "event",
+            event,
+            names::event(event),
+            &[compound(text)],
+        )?;
     }
     Ok(())
 }
@@ -143,9 +194,15 @@ fn save_object(
     statements: &[Vec<u8>],
 ) -> Result<()> {
     let of = if kind == "triggers" { " of table" } else { "" };
-    let text = contents.frame.file(&format!("{kind}{of} `{name}`"), statements);
+    let text = contents
+        .frame
+        .file(&format!("{kind}{of} `{name}`"), statements);
     let file = stagings.of(BackupKind::Host)?.write(&file, &text)?;
-    contents.objects.push(ObjectEntry { kind: kind.into(), name: name.into(), file });
+    contents.objects.push(ObjectEntry {
+        kind: kind.into(),
+        name: name.into(),
+        file,
+    });
     Ok(())
 }
 
@@ -160,7 +217,11 @@ fn mentioned_views<'a>(
         let quoted = crate::server::quote_identifier(other);
         memchr::memmem::find(text, quoted.as_bytes()).is_some()
     };
-    views.keys().copied().filter(|other| *other != name && mentioned(other)).collect()
+    views
+        .keys()
+        .copied()
+        .filter(|other| *other != name && mentioned(other))
+        .collect()
 }
 
 /// Names such that what a view needs comes before it, as far as there is such an order.

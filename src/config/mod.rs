@@ -17,7 +17,9 @@ mod file;
 pub mod host;
 mod option_file;
 
-pub use connection::{ConnectionOverrides, ConnectionSettings, Environment, Secret, SslMode, TlsSettings};
+pub use connection::{
+    ConnectionOverrides, ConnectionSettings, Environment, Secret, SslMode, TlsSettings,
+};
 pub use file::{find_config, load_config};
 
 /// What becomes of a table: how sensitive its data is decides where it goes.
@@ -137,16 +139,23 @@ impl FromStr for Consistency {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, way)| *way).ok_or_else(|| {
-            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            format!("`{text}` is not one of {}", names.join(", "))
-        })
+        Self::NAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, way)| *way)
+            .ok_or_else(|| {
+                let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+                format!("`{text}` is not one of {}", names.join(", "))
+            })
     }
 }
 
 impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMES.iter().find(|(_, way)| way == self).map_or("auto", |(name, _)| name);
+        let name = Self::NAMES
+            .iter()
+            .find(|(_, way)| way == self)
+            .map_or("auto", |(name, _)| name);
         f.write_str(name)
     }
 }
@@ -179,16 +188,23 @@ impl FromStr for ObjectKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind).ok_or_else(|| {
-            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            format!("`{text}` is not one of {}", names.join(", "))
-        })
+        Self::NAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| {
+                let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+                format!("`{text}` is not one of {}", names.join(", "))
+            })
     }
 }
 
 impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMES.iter().find(|(_, kind)| kind == self).map_or("views", |(name, _)| name);
+        let name = Self::NAMES
+            .iter()
+            .find(|(_, kind)| kind == self)
+            .map_or("views", |(name, _)| name);
         f.write_str(name)
     }
 }
@@ -261,14 +277,23 @@ impl Config {
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+    let shift = match unit
+        .trim()
+        .to_ascii_lowercase()
+        .trim_end_matches("ib")
+        .trim_end_matches('b')
+    {
         "" => 0,
         "k" => 10,
         "m" => 20,
         "g" => 30,
         _ => return Err(format!("`{text}` is not a size such as 64M")),
     };
-    match number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)) {
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+    {
         Some(0) | None => Err(format!("`{text}` is not a size such as 64M")),
         Some(size) => Ok(size),
     }

@@ -41,16 +41,19 @@ impl CellKind {
             return match charset.as_str() {
                 "utf8mb4" | "utf8mb3" | "utf8" | "ascii" => CellKind::Utf8(charset.clone()),
                 "ucs2" | "utf16" | "utf16le" | "utf32" | "swe7" => CellKind::Wide(charset.clone()),
-                "big5" | "cp932" | "sjis" | "gbk" | "gb2312" | "gb18030" | "ujis" | "eucjpms" | "euckr" => {
-                    CellKind::MultiByte(charset.clone())
-                }
+                "big5" | "cp932" | "sjis" | "gbk" | "gb2312" | "gb18030" | "ujis" | "eucjpms"
+                | "euckr" => CellKind::MultiByte(charset.clone()),
                 _ => CellKind::SingleByte(charset.clone()),
             };
         }
         match column.data_type.as_str() {
-            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" => CellKind::Number,
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" => {
+                CellKind::Number
+            }
             "float" | "double" => CellKind::Float,
-            "date" | "datetime" | "timestamp" | "time" | "uuid" | "inet4" | "inet6" => CellKind::Quoted,
+            "date" | "datetime" | "timestamp" | "time" | "uuid" | "inet4" | "inet6" => {
+                CellKind::Quoted
+            }
             "json" => CellKind::Utf8("utf8mb4".into()),
             "bit" => CellKind::Bits,
             _ => CellKind::Binary,
@@ -61,7 +64,11 @@ impl CellKind {
     /// as a DOUBLE it comes with enough of them to restore the same bits.
     pub fn select(column: &Column) -> String {
         let name = quote_identifier(&column.name);
-        if column.data_type == "float" { format!("CAST({name} AS DOUBLE)") } else { name }
+        if column.data_type == "float" {
+            format!("CAST({name} AS DOUBLE)")
+        } else {
+            name
+        }
     }
 
     /// Appends `value` as a literal.
@@ -95,7 +102,10 @@ impl CellKind {
                 write_quoted(value, out);
             }
             CellKind::MultiByte(charset) => {
-                if value.iter().all(|b| b.is_ascii() && !matches!(b, b'\\' | b'~')) {
+                if value
+                    .iter()
+                    .all(|b| b.is_ascii() && !matches!(b, b'\\' | b'~'))
+                {
                     write_quoted(value, out);
                 } else {
                     write_hex(charset, value, out);
@@ -131,12 +141,19 @@ pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()
         }
     }
     out.push(b')');
-    if rest.is_empty() { Ok(()) } else { Err(malformed()) }
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(malformed())
+    }
 }
 
 #[cold]
 fn malformed() -> Error {
-    Error::new(ErrorKind::Failed, "the server sent a row that does not match its columns")
+    Error::new(
+        ErrorKind::Failed,
+        "the server sent a row that does not match its columns",
+    )
 }
 
 /// What a byte becomes behind a backslash; 0 for bytes that stand for themselves. NUL, line
@@ -191,7 +208,10 @@ fn write_hex_digits(value: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     out.reserve(value.len() * 2);
     for byte in value {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        out.extend_from_slice(&[
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]);
     }
 }
 

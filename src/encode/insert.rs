@@ -25,11 +25,21 @@ impl TableEncoding {
         let columns: Vec<_> = table.stored_columns().collect();
         let names = quote_list(columns.iter().map(|c| c.name.as_str()));
         let select: Vec<_> = columns.iter().map(|c| CellKind::select(c)).collect();
-        let limit = usize::try_from(max_allowed_packet).unwrap_or(usize::MAX).saturating_sub(64);
+        let limit = usize::try_from(max_allowed_packet)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(64);
         TableEncoding {
             kinds: columns.iter().map(|c| CellKind::of(c)).collect(),
-            select_list: if select.is_empty() { "NULL".into() } else { select.join(",") },
-            prefix: format!("INSERT INTO {} ({names}) VALUES\n", quote_identifier(&table.name)).into_bytes(),
+            select_list: if select.is_empty() {
+                "NULL".into()
+            } else {
+                select.join(",")
+            },
+            prefix: format!(
+                "INSERT INTO {} ({names}) VALUES\n",
+                quote_identifier(&table.name)
+            )
+            .into_bytes(),
             max_statement: STATEMENT_BYTES.min(limit),
         }
     }
@@ -68,7 +78,13 @@ pub struct InsertWriter<'a> {
 impl<'a> InsertWriter<'a> {
     /// A writer of blocks of about `block_bytes`.
     pub fn new(encoding: &'a TableEncoding, block_bytes: usize) -> Self {
-        InsertWriter { encoding, statement: None, carried: Vec::new(), block_bytes, largest_statement: 0 }
+        InsertWriter {
+            encoding,
+            statement: None,
+            carried: Vec::new(),
+            block_bytes,
+            largest_statement: 0,
+        }
     }
 
     /// Appends a row of the text protocol.

@@ -30,7 +30,11 @@ pub struct Frame {
 impl Frame {
     /// For files of this server's dialect.
     pub fn new(flavor: &Flavor) -> Frame {
-        let extra: &[&str] = if flavor.is_mariadb() { &MARIADB_ONLY } else { &[] };
+        let extra: &[&str] = if flavor.is_mariadb() {
+            &MARIADB_ONLY
+        } else {
+            &[]
+        };
         let all = || SAVED.iter().chain(extra);
         let save: Vec<_> = all().map(|name| format!("@sb_{name}=@@{name}")).collect();
         let restore: Vec<_> = all().map(|name| format!("{name}=@sb_{name}")).collect();
@@ -85,12 +89,18 @@ pub fn compound(definition: &Definition) -> Vec<u8> {
 
 /// A view, after placeholders for the views it may need that do not exist yet, so that the
 /// files of views can be loaded in any order.
-pub fn view(definition: &Definition, placeholders: &[(&str, &[String])], flavor: &Flavor) -> Vec<u8> {
+pub fn view(
+    definition: &Definition,
+    placeholders: &[(&str, &[String])],
+    flavor: &Flavor,
+) -> Vec<u8> {
     let mut out = String::new();
     if flavor.is_mariadb() || flavor.version >= (9, 1, 0) {
         for (name, columns) in placeholders {
-            let columns: Vec<_> =
-                columns.iter().map(|c| format!("NULL AS {}", quote_identifier(c))).collect();
+            let columns: Vec<_> = columns
+                .iter()
+                .map(|c| format!("NULL AS {}", quote_identifier(c)))
+                .collect();
             out.push_str(&format!(
                 "CREATE VIEW IF NOT EXISTS {} AS SELECT {};\n",
                 quote_identifier(name),
@@ -101,7 +111,10 @@ pub fn view(definition: &Definition, placeholders: &[(&str, &[String])], flavor:
     out.push_str(&settings(definition));
     let mut out = out.into_bytes();
     // The server states `CREATE ALGORITHM=… VIEW`; a placeholder may be there already.
-    let text = definition.text.strip_prefix(b"CREATE ").unwrap_or(&definition.text);
+    let text = definition
+        .text
+        .strip_prefix(b"CREATE ")
+        .unwrap_or(&definition.text);
     out.extend_from_slice(b"CREATE OR REPLACE ");
     out.extend_from_slice(text);
     out.extend_from_slice(b";\n");
@@ -122,7 +135,11 @@ fn settings(definition: &Definition) -> String {
     if let Some(zone) = &definition.time_zone {
         sets.push(format!("time_zone={}", quote_string(zone)));
     }
-    if sets.is_empty() { String::new() } else { format!("SET {};\n", sets.join(", ")) }
+    if sets.is_empty() {
+        String::new()
+    } else {
+        format!("SET {};\n", sets.join(", "))
+    }
 }
 
 /// A delimiter that the text does not contain.
@@ -130,7 +147,10 @@ fn delimiter_for(text: &[u8]) -> String {
     let contains = |delimiter: &str| memchr::memmem::find(text, delimiter.as_bytes()).is_some();
     let usual = [";;", "$$", "//"].into_iter().map(str::to_owned);
     let more = (1u64..).map(|n| format!("$${n}$$"));
-    usual.chain(more).find(|d| !contains(d)).unwrap_or_else(|| ";;".into())
+    usual
+        .chain(more)
+        .find(|d| !contains(d))
+        .unwrap_or_else(|| ";;".into())
 }
 
 /// Takes the AUTO_INCREMENT counter out of a `CREATE TABLE` statement: a table option, so it
@@ -157,7 +177,10 @@ pub fn without_auto_increment(create: &[u8]) -> Vec<u8> {
                     options |= depth == 0;
                 }
                 b' ' if options && depth == 0 && create[at..].starts_with(option) => {
-                    let digits = create[at + option.len()..].iter().take_while(|b| b.is_ascii_digit()).count();
+                    let digits = create[at + option.len()..]
+                        .iter()
+                        .take_while(|b| b.is_ascii_digit())
+                        .count();
                     return [&create[..at], &create[at + option.len() + digits..]].concat();
                 }
                 _ => {}
@@ -178,7 +201,8 @@ mod tests {
         let text = String::from_utf8(without_auto_increment(create)).unwrap();
         assert!(text.contains("ENGINE=InnoDB DEFAULT CHARSET"));
         assert_eq!(text.matches("AUTO_INCREMENT=").count(), 3);
-        let create = b"CREATE TABLE `t` (\n  `c` text COMMENT 'a\\') AUTO_INCREMENT=3'\n) ENGINE=InnoDB";
+        let create =
+            b"CREATE TABLE `t` (\n  `c` text COMMENT 'a\\') AUTO_INCREMENT=3'\n) ENGINE=InnoDB";
         assert_eq!(without_auto_increment(create), create);
     }
 
@@ -190,8 +214,12 @@ mod tests {
 
     #[test]
     fn a_name_cannot_end_the_comment() {
-        let flavor = Flavor { product: crate::server::flavor::Product::MariaDb, version: (10, 11, 0) };
-        let header = String::from_utf8(Frame::new(&flavor).header("table `a\nDROP TABLE b`")).unwrap();
+        let flavor = Flavor {
+            product: crate::server::flavor::Product::MariaDb,
+            version: (10, 11, 0),
+        };
+        let header =
+            String::from_utf8(Frame::new(&flavor).header("table `a\nDROP TABLE b`")).unwrap();
         assert!(header.starts_with("-- schema_backup: table `a DROP TABLE b`\nSET "));
     }
 }

@@ -44,7 +44,13 @@ impl BlockPool {
         for _ in 0..size {
             let _ = give_back.try_send(Block::default());
         }
-        BlockPool { shared: Arc::new(Shared { free, give_back, size }) }
+        BlockPool {
+            shared: Arc::new(Shared {
+                free,
+                give_back,
+                size,
+            }),
+        }
     }
 
     /// An empty block; waits for one, until `stop` is raised.

@@ -63,7 +63,10 @@ impl Lanes {
             .num_threads(threads)
             .thread_name(|n| format!("compress-{n}"))
             .panic_handler(move |_| {
-                failed.set(Error::new(ErrorKind::Internal, "a compressing thread panicked"));
+                failed.set(Error::new(
+                    ErrorKind::Internal,
+                    "a compressing thread panicked",
+                ));
             })
             .build()
             .map_err(|e| Error::new(ErrorKind::Internal, "cannot start threads").because(e))?;
@@ -72,7 +75,10 @@ impl Lanes {
             counters: Arc::clone(counters),
             failure: Arc::clone(failure),
         };
-        Ok(Lanes { pool, shared: Arc::new(shared) })
+        Ok(Lanes {
+            pool,
+            shared: Arc::new(shared),
+        })
     }
 
     /// A lane into `sink` for rows of `table`. `on_stored` is told when the file is complete.
@@ -96,7 +102,11 @@ impl Lanes {
             compression,
             table: table.to_owned(),
         };
-        LaneHandle { lane: Arc::new(lane), pool: &self.pool, sequence: 0 }
+        LaneHandle {
+            lane: Arc::new(lane),
+            pool: &self.pool,
+            sequence: 0,
+        }
     }
 }
 
@@ -125,7 +135,10 @@ struct Returned<'a> {
 
 impl<'a> Returned<'a> {
     fn new(block: Block, blocks: &'a BlockPool) -> Self {
-        Returned { block: Some(block), blocks }
+        Returned {
+            block: Some(block),
+            blocks,
+        }
     }
 }
 
@@ -143,8 +156,13 @@ impl Lane {
         if self.shared.failure.stop.is_raised() {
             return;
         }
-        let Some(block) = &mut guard.block else { return };
-        self.shared.counters.raw_bytes.fetch_add(block.raw.len() as u64, Ordering::Relaxed);
+        let Some(block) = &mut guard.block else {
+            return;
+        };
+        self.shared
+            .counters
+            .raw_bytes
+            .fetch_add(block.raw.len() as u64, Ordering::Relaxed);
         if let Err(error) = compress(self.compression, block) {
             return self.fail(error);
         }
@@ -170,7 +188,9 @@ impl Lane {
             state.next += 1;
             let sink = state.sink.take();
             drop(state);
-            let Some(mut sink) = sink else { return self.shared.blocks.put(block) };
+            let Some(mut sink) = sink else {
+                return self.shared.blocks.put(block);
+            };
             let guard = Returned::new(block, &self.shared.blocks);
             let Some(block) = &guard.block else { return };
             let bytes = match self.compression {
@@ -178,7 +198,10 @@ impl Lane {
                 Compression::Zstd(_) => &block.packed,
             };
             let written = sink.write(bytes);
-            self.shared.counters.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.shared
+                .counters
+                .stored_bytes
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
             drop(guard);
             if let Err(error) = written {
                 return self.fail(error);
@@ -199,7 +222,9 @@ impl Lane {
     }
 
     fn fail(&self, error: Error) {
-        self.shared.failure.set(error.within(format_args!("table `{}`", self.table)));
+        self.shared
+            .failure
+            .set(error.within(format_args!("table `{}`", self.table)));
     }
 
     fn stored(&self, file: FileEntry) {
@@ -227,18 +252,26 @@ thread_local! {
 
 /// Makes `block.packed` a zstd frame of its own, with its size and a checksum.
 fn compress(compression: Compression, block: &mut Block) -> Result<()> {
-    let Compression::Zstd(level) = compression else { return Ok(()) };
+    let Compression::Zstd(level) = compression else {
+        return Ok(());
+    };
     let failed = |e| Error::new(ErrorKind::Internal, "zstd failed").because(e);
     COMPRESSOR.with_borrow_mut(|slot| {
         if !matches!(slot, Some((kept, _)) if *kept == level) {
             let mut compressor = Compressor::new(level).map_err(failed)?;
-            compressor.set_parameter(CParameter::ChecksumFlag(true)).map_err(failed)?;
+            compressor
+                .set_parameter(CParameter::ChecksumFlag(true))
+                .map_err(failed)?;
             *slot = Some((level, compressor));
         }
-        let Some((_, compressor)) = slot else { return Ok(()) };
+        let Some((_, compressor)) = slot else {
+            return Ok(());
+        };
         block.packed.clear();
         block.packed.reserve(compress_bound(block.raw.len()));
-        compressor.compress_to_buffer(&block.raw, &mut block.packed).map_err(failed)?;
+        compressor
+            .compress_to_buffer(&block.raw, &mut block.packed)
+            .map_err(failed)?;
         Ok(())
     })
 }

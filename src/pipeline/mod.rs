@@ -87,9 +87,20 @@ struct Busy {
 
 /// What readers tell the coordinator.
 enum Message {
-    Started { worker: usize, job: usize, rows: Arc<AtomicU64> },
-    Read { worker: usize, job: usize, read: ChunkRead },
-    Stored { job: usize, file: FileEntry },
+    Started {
+        worker: usize,
+        job: usize,
+        rows: Arc<AtomicU64>,
+    },
+    Read {
+        worker: usize,
+        job: usize,
+        read: ChunkRead,
+    },
+    Stored {
+        job: usize,
+        file: FileEntry,
+    },
     ReaderEnded,
 }
 
@@ -103,7 +114,10 @@ pub struct Failure {
 impl Failure {
     /// Nothing has failed yet.
     pub fn new() -> Failure {
-        Failure { first: Mutex::new(None), stop: Interrupt::new() }
+        Failure {
+            first: Mutex::new(None),
+            stop: Interrupt::new(),
+        }
     }
 
     /// Keeps the first error and stops the workers. An interrupt that merely follows from an
@@ -117,7 +131,10 @@ impl Failure {
     }
 
     fn take(&self) -> Option<Error> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -184,7 +201,9 @@ pub fn run(
     }
     // Largest first, so that no long job is left over at the end; names make it deterministic.
     jobs.sort_by(|a, b| {
-        b.estimated_bytes.cmp(&a.estimated_bytes).then_with(|| (&a.name, a.chunk).cmp(&(&b.name, b.chunk)))
+        b.estimated_bytes
+            .cmp(&a.estimated_bytes)
+            .then_with(|| (&a.name, a.chunk).cmp(&(&b.name, b.chunk)))
     });
     let plans: Vec<JobPlan> = jobs.iter().map(JobPlan::of).collect();
     let readers = pool.size().min(jobs.len());
@@ -200,7 +219,9 @@ pub fn run(
         let _ = job_sender.try_send(job);
     }
     drop(job_sender);
-    let mut sessions = (0..readers).map(|_| pool.session()).collect::<Result<Vec<_>>>()?;
+    let mut sessions = (0..readers)
+        .map(|_| pool.session())
+        .collect::<Result<Vec<_>>>()?;
     let mut coordinator = Coordinator {
         plans: &plans,
         counters: &counters,
@@ -232,9 +253,10 @@ pub fn run(
     match failure.take() {
         Some(_) if interrupt.is_raised() => Err(Error::interrupted()),
         Some(error) => Err(error),
-        None if done.len() < plans.len() => {
-            Err(Error::new(ErrorKind::Internal, "a chunk was neither written nor reported as failed"))
-        }
+        None if done.len() < plans.len() => Err(Error::new(
+            ErrorKind::Internal,
+            "a chunk was neither written nor reported as failed",
+        )),
         None => Ok(done),
     }
 }
@@ -265,7 +287,11 @@ impl JobPlan {
     /// and never gets there before the job is done.
     fn share(&self, rows: u64) -> f64 {
         let (rows, expected) = (rows as f64, self.rows as f64);
-        if rows < 0.9 * expected { rows / expected } else { rows / (rows / 0.9).max(expected) }
+        if rows < 0.9 * expected {
+            rows / expected
+        } else {
+            rows / (rows / 0.9).max(expected)
+        }
     }
 }
 
@@ -289,33 +315,56 @@ impl Reader<'_> {
                 }
                 let name = job.name.clone();
                 if let Err(error) = self.read(index, job, session) {
-                    self.failure.set(error.within(format_args!("table `{name}`")));
+                    self.failure
+                        .set(error.within(format_args!("table `{name}`")));
                     return;
                 }
             }
         }));
         if outcome.is_err() {
-            self.failure.set(Error::new(ErrorKind::Internal, "a reader panicked"));
+            self.failure
+                .set(Error::new(ErrorKind::Internal, "a reader panicked"));
         }
         self.tell(Message::ReaderEnded);
     }
 
     fn read(&self, index: usize, job: Job<'_>, session: &mut PooledSession) -> Result<()> {
         let rows = Arc::new(AtomicU64::new(0));
-        self.tell(Message::Started { worker: self.worker, job: index, rows: Arc::clone(&rows) });
+        self.tell(Message::Started {
+            worker: self.worker,
+            job: index,
+            rows: Arc::clone(&rows),
+        });
         let messages = self.messages.clone();
         let sink = (job.open)()?;
-        let mut lane = self.lanes.lane(&job.name, sink, job.compression, move |file| {
-            // The coordinator listens for as long as a file is missing.
-            let _ = messages.send(Message::Stored { job: index, file });
-        });
+        let mut lane = self
+            .lanes
+            .lane(&job.name, sink, job.compression, move |file| {
+                // The coordinator listens for as long as a file is missing.
+                let _ = messages.send(Message::Stored { job: index, file });
+            });
         let read = session.read(&job.query, &self.failure.stop, |source| {
             if source.columns() != job.encoding.columns().max(1) {
-                return Err(Error::new(ErrorKind::Failed, "the server sent other columns than were asked for"));
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    "the server sent other columns than were asked for",
+                ));
             }
-            stream_chunk(source, &job.encoding, &job.script, &mut lane, self.blocks, &rows, &self.failure.stop)
+            stream_chunk(
+                source,
+                &job.encoding,
+                &job.script,
+                &mut lane,
+                self.blocks,
+                &rows,
+                &self.failure.stop,
+            )
         })?;
-        self.tell(Message::Read { worker: self.worker, job: index, read });
+        self.tell(Message::Read {
+            worker: self.worker,
+            job: index,
+            read,
+        });
         Ok(())
     }
 
@@ -340,7 +389,12 @@ impl TableTotals {
         for plan in plans {
             chunks_left[plan.table] += 1;
         }
-        TableTotals { chunks_left, rows: vec![0; tables], raw_bytes: vec![0; tables], stored_bytes: vec![0; tables] }
+        TableTotals {
+            chunks_left,
+            rows: vec![0; tables],
+            raw_bytes: vec![0; tables],
+            stored_bytes: vec![0; tables],
+        }
     }
 
     /// Takes in a chunk; the totals if it was the table's last.
@@ -374,7 +428,13 @@ struct Coordinator<'a> {
 impl Coordinator<'_> {
     /// Takes messages until every sender is gone: all readers have ended and all lanes are
     /// closed.
-    fn watch(&mut self, inbox: &Receiver<Message>, mut readers: usize, failure: &Failure, interrupt: &Interrupt) {
+    fn watch(
+        &mut self,
+        inbox: &Receiver<Message>,
+        mut readers: usize,
+        failure: &Failure,
+        interrupt: &Interrupt,
+    ) {
         let mut next_tick = Instant::now();
         // Files can be complete before their reader's last word has been taken in.
         let mut stored_early: Vec<(usize, FileEntry)> = Vec::new();
@@ -396,7 +456,11 @@ impl Coordinator<'_> {
                 }
                 Ok(Message::Read { worker, job, read }) => {
                     let table = self.plans[job].name.clone();
-                    self.observer.event(&Event::ChunkRead { worker, table, rows: read.rows });
+                    self.observer.event(&Event::ChunkRead {
+                        worker,
+                        table,
+                        rows: read.rows,
+                    });
                     self.busy[worker] = None;
                     self.base.rows += read.rows;
                     self.base.done_bytes += self.plans[job].bytes;
@@ -406,7 +470,9 @@ impl Coordinator<'_> {
                         self.complete(job, file);
                     }
                 }
-                Ok(Message::Stored { job, file }) if self.reads[job].is_some() => self.complete(job, file),
+                Ok(Message::Stored { job, file }) if self.reads[job].is_some() => {
+                    self.complete(job, file)
+                }
                 Ok(Message::Stored { job, file }) => stored_early.push((job, file)),
                 Ok(Message::ReaderEnded) => readers -= 1,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -428,9 +494,16 @@ impl Coordinator<'_> {
     }
 
     fn complete(&mut self, job: usize, file: FileEntry) {
-        let Some(read) = self.reads[job].take() else { return };
+        let Some(read) = self.reads[job].take() else {
+            return;
+        };
         let plan = &self.plans[job];
-        let done = ChunkDone { table: plan.table, chunk: plan.chunk, read, file };
+        let done = ChunkDone {
+            table: plan.table,
+            chunk: plan.chunk,
+            read,
+            file,
+        };
         if let Some(event) = self.tables.add(&done, &plan.name) {
             self.base.tables_done += 1;
             self.observer.event(&event);
@@ -458,13 +531,18 @@ impl Coordinator<'_> {
             });
         }
         let total = self.base.total_bytes as f64;
-        let fraction = if total > 0.0 { (done / total).min(1.0) } else { 0.0 };
+        let fraction = if total > 0.0 {
+            (done / total).min(1.0)
+        } else {
+            0.0
+        };
         self.base.fraction = self.base.fraction.max(fraction);
         Progress {
             fraction: self.base.fraction,
             rows,
             raw_bytes: self.base.raw_bytes + self.counters.raw_bytes.load(Ordering::Relaxed),
-            stored_bytes: self.base.stored_bytes + self.counters.stored_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.base.stored_bytes
+                + self.counters.stored_bytes.load(Ordering::Relaxed),
             tables_done: self.base.tables_done,
             seconds: self.base.began.elapsed().as_secs_f64(),
             workers,

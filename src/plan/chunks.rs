@@ -35,10 +35,16 @@ impl ChunkKey {
     /// columns, else a nullable unique one. `None` for a table without a unique key.
     pub fn choose(table: &Table) -> Option<ChunkKey> {
         let nullable = |column: &String| table.column(column).is_none_or(|c| c.nullable);
-        let not_null = table.keys.iter().filter(|key| !key.columns.iter().any(nullable));
+        let not_null = table
+            .keys
+            .iter()
+            .filter(|key| !key.columns.iter().any(nullable));
         let best = not_null.min_by_key(|key| (key.name != "PRIMARY", key.columns.len()));
         if let Some(key) = best {
-            let split = key.columns.iter().take_while(|name| table.column(name).is_some_and(is_splittable));
+            let split = key
+                .columns
+                .iter()
+                .take_while(|name| table.column(name).is_some_and(is_splittable));
             return Some(ChunkKey {
                 index: key.name.clone(),
                 order: key.columns.clone(),
@@ -47,7 +53,11 @@ impl ChunkKey {
             });
         }
         let splittable = |name: &String| table.column(name).is_some_and(is_splittable);
-        let key = table.keys.iter().filter(|key| splittable(&key.columns[0])).min_by_key(|key| key.columns.len())?;
+        let key = table
+            .keys
+            .iter()
+            .filter(|key| splittable(&key.columns[0]))
+            .min_by_key(|key| key.columns.len())?;
         Some(ChunkKey {
             index: key.name.clone(),
             order: key.columns.clone(),
@@ -76,7 +86,11 @@ impl ChunkKey {
                 conditions
             }
         };
-        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
+        if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        }
     }
 
     /// `(a,b,c) >= bound`, nested so that an index on (a,b,c) serves it.
@@ -165,7 +179,13 @@ mod tests {
 
     fn column(name: &str, data_type: &str, nullable: bool) -> Column {
         let charset = (data_type == "varchar").then(|| "utf8mb4".to_owned());
-        Column { name: name.into(), data_type: data_type.into(), charset, nullable, generated: false }
+        Column {
+            name: name.into(),
+            data_type: data_type.into(),
+            charset,
+            nullable,
+            generated: false,
+        }
     }
 
     fn table(columns: Vec<Column>, keys: &[(&str, &[&str])]) -> Table {
@@ -191,10 +211,17 @@ mod tests {
 
     #[test]
     fn the_primary_key_wins_then_not_null_then_nullable() {
-        let columns = vec![column("a", "int", false), column("b", "int", true), column("e", "enum", false)];
+        let columns = vec![
+            column("a", "int", false),
+            column("b", "int", true),
+            column("e", "enum", false),
+        ];
         let t = table(columns.clone(), &[("PRIMARY", &["a", "e"]), ("u", &["a"])]);
         let key = ChunkKey::choose(&t).unwrap();
-        assert_eq!((key.index.as_str(), key.split.len(), key.order.len()), ("PRIMARY", 1, 2));
+        assert_eq!(
+            (key.index.as_str(), key.split.len(), key.order.len()),
+            ("PRIMARY", 1, 2)
+        );
         let t = table(columns.clone(), &[("u", &["b"]), ("v", &["a"])]);
         assert_eq!(ChunkKey::choose(&t).unwrap().index, "v");
         let t = table(columns.clone(), &[("u", &["b"])]);
@@ -210,7 +237,10 @@ mod tests {
             split: vec!["a".into(), "b".into()],
             nullable: false,
         };
-        let range = Range::Between(Some(vec!["1".into(), "2".into()]), Some(vec!["3".into(), "4".into()]));
+        let range = Range::Between(
+            Some(vec!["1".into(), "2".into()]),
+            Some(vec!["3".into(), "4".into()]),
+        );
         assert_eq!(
             key.where_clause(&range),
             " WHERE (`a`>=1 AND (`a`>1 OR `b`>=2)) AND (`a`<=3 AND (`a`<3 OR `b`<4))"
@@ -225,7 +255,8 @@ mod tests {
             Range::All => true,
             Range::Null => false,
             Range::Between(from, to) => {
-                from.as_ref().is_none_or(|b| row >= &bound(b)[..]) && to.as_ref().is_none_or(|b| row < &bound(b)[..])
+                from.as_ref().is_none_or(|b| row >= &bound(b)[..])
+                    && to.as_ref().is_none_or(|b| row < &bound(b)[..])
             }
         }
     }

@@ -29,7 +29,10 @@ impl Destinations {
             ephemeral: request.ephemeral_dir.clone(),
         };
         let public = resolve(&request.config.csv2_backup_dir);
-        let private = [("user_data_backup_dir", &destinations.user_data), ("the ephemeral directory", &destinations.ephemeral)];
+        let private = [
+            ("user_data_backup_dir", &destinations.user_data),
+            ("the ephemeral directory", &destinations.ephemeral),
+        ];
         for (name, dir) in private {
             let Some(dir) = dir else { continue };
             let resolved = resolve(dir);
@@ -41,11 +44,16 @@ impl Destinations {
                 .hint("private data must lie outside the directory that is shared; choose another one"));
             }
         }
-        if let (Some(user_data), Some(ephemeral)) = (&destinations.user_data, &destinations.ephemeral) {
+        if let (Some(user_data), Some(ephemeral)) =
+            (&destinations.user_data, &destinations.ephemeral)
+        {
             let (user_data, ephemeral) = (resolve(user_data), resolve(ephemeral));
             if user_data.starts_with(&ephemeral) || ephemeral.starts_with(&user_data) {
-                return Err(Error::new(ErrorKind::Config, "user_data_backup_dir and the ephemeral directory overlap")
-                    .hint("choose another directory with -e"));
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "user_data_backup_dir and the ephemeral directory overlap",
+                )
+                .hint("choose another directory with -e"));
             }
         }
         Ok(destinations)
@@ -73,7 +81,10 @@ impl Destinations {
     /// Private directories that lie inside a git work tree, where they might be committed.
     pub fn private_in_git(&self) -> Vec<PathBuf> {
         let private = self.user_data.iter().chain(&self.ephemeral);
-        private.filter(|dir| resolve(dir).ancestors().any(|a| a.join(".git").exists())).cloned().collect()
+        private
+            .filter(|dir| resolve(dir).ancestors().any(|a| a.join(".git").exists()))
+            .cloned()
+            .collect()
     }
 }
 
@@ -82,7 +93,11 @@ fn resolve(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in absolute.ancestors() {
         if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
-            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+            return if rest.as_os_str().is_empty() {
+                real
+            } else {
+                real.join(rest)
+            };
         }
     }
     absolute

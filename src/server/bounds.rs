@@ -36,10 +36,14 @@ pub fn find_bounds(
 ) -> Result<Split> {
     let within = |e: Error| e.within(format!("table `{}`: cannot find chunk bounds", table.name));
     let name = quote_identifier(&table.name);
-    let rows = read_number(session, &format!("SELECT COUNT(*) FROM {name}"), interrupt).map_err(within)?;
+    let rows =
+        read_number(session, &format!("SELECT COUNT(*) FROM {name}"), interrupt).map_err(within)?;
     let row_bytes = sample_row_bytes(session, table, key, interrupt).map_err(within)?;
     let step = (chunk_size / row_bytes.max(1)).max(1);
-    let mut split = Split { rows, bounds: Vec::new() };
+    let mut split = Split {
+        rows,
+        bounds: Vec::new(),
+    };
     // A last chunk of less than half the size joins its neighbour.
     let wanted = (rows + step / 2) / step;
     let index = quote_identifier(&key.index);
@@ -56,10 +60,16 @@ pub fn find_bounds(
             Some(bound) => format!(" WHERE {}", key.at_least(bound)),
         };
         let query = format!("{select}{from} ORDER BY {columns} LIMIT 1 OFFSET {step}");
-        let Some(mut bound) = read_key(session, table, key, &query, interrupt).map_err(within)? else { break };
+        let Some(mut bound) = read_key(session, table, key, &query, interrupt).map_err(within)?
+        else {
+            break;
+        };
         if split.bounds.last() == Some(&bound) {
             // Many rows share the leading columns: go on behind them.
-            let query = format!("{select} WHERE {} ORDER BY {columns} LIMIT 1", key.above(&bound));
+            let query = format!(
+                "{select} WHERE {} ORDER BY {columns} LIMIT 1",
+                key.above(&bound)
+            );
             match read_key(session, table, key, &query, interrupt).map_err(within)? {
                 Some(next) => bound = next,
                 None => break,
@@ -71,7 +81,12 @@ pub fn find_bounds(
 }
 
 /// The average length of the first rows, as SQL text.
-fn sample_row_bytes(session: &mut Session, table: &Table, key: &ChunkKey, interrupt: &Interrupt) -> Result<u64> {
+fn sample_row_bytes(
+    session: &mut Session,
+    table: &Table,
+    key: &ChunkKey,
+    interrupt: &Interrupt,
+) -> Result<u64> {
     let lengths: Vec<_> = table
         .stored_columns()
         .map(|column| format!("COALESCE(LENGTH({}),4)", quote_identifier(&column.name)))
@@ -91,7 +106,9 @@ fn sample_row_bytes(session: &mut Session, table: &Table, key: &ChunkKey, interr
 
 fn read_number(session: &mut Session, query: &str, interrupt: &Interrupt) -> Result<u64> {
     let cells = read_one(session, query, interrupt)?;
-    let text = cells.and_then(|mut cells| cells.pop().flatten()).unwrap_or_default();
+    let text = cells
+        .and_then(|mut cells| cells.pop().flatten())
+        .unwrap_or_default();
     std::str::from_utf8(&text)
         .ok()
         .and_then(|text| text.split('.').next()?.parse().ok())
@@ -105,23 +122,35 @@ fn read_key(
     query: &str,
     interrupt: &Interrupt,
 ) -> Result<Option<Vec<String>>> {
-    let Some(cells) = read_one(session, query, interrupt)? else { return Ok(None) };
+    let Some(cells) = read_one(session, query, interrupt)? else {
+        return Ok(None);
+    };
     let literals = key.split.iter().zip(cells).map(|(name, cell)| {
         let column = table.column(name)?;
         literal(literal_kind(column)?, column.charset.as_deref(), &cell?)
     });
     let literals: Option<Vec<String>> = literals.collect();
-    literals.map(Some).ok_or_else(|| Error::new(ErrorKind::Internal, "a key value cannot be written as a literal"))
+    literals.map(Some).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Internal,
+            "a key value cannot be written as a literal",
+        )
+    })
 }
 
 /// Cells of the only row of a query; `None` when there is no row.
-fn read_one(session: &mut Session, query: &str, interrupt: &Interrupt) -> Result<Option<Vec<Option<Vec<u8>>>>> {
+fn read_one(
+    session: &mut Session,
+    query: &str,
+    interrupt: &Interrupt,
+) -> Result<Option<Vec<Option<Vec<u8>>>>> {
     session.read(query, interrupt, |rows| {
         let columns = rows.columns();
         let mut cells = None;
         while let Some(row) = rows.next_row()? {
             let mut rest = row;
-            let read = (0..columns).map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
+            let read =
+                (0..columns).map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
             cells = read.collect();
         }
         Ok(cells)
@@ -133,7 +162,9 @@ fn literal(kind: LiteralKind, charset: Option<&str>, value: &[u8]) -> Option<Str
     let hex = || value.iter().map(|b| format!("{b:02X}")).collect::<String>();
     let plain = |allowed: &[u8]| {
         let text = std::str::from_utf8(value).ok()?;
-        text.bytes().all(|b| b.is_ascii_digit() || allowed.contains(&b)).then(|| text.to_owned())
+        text.bytes()
+            .all(|b| b.is_ascii_digit() || allowed.contains(&b))
+            .then(|| text.to_owned())
     };
     Some(match kind {
         LiteralKind::Number => plain(b"-+.")?,
@@ -149,11 +180,20 @@ mod tests {
 
     #[test]
     fn literals_are_ascii_and_cannot_break_out() {
-        assert_eq!(literal(LiteralKind::Number, None, b"-12.50").unwrap(), "-12.50");
+        assert_eq!(
+            literal(LiteralKind::Number, None, b"-12.50").unwrap(),
+            "-12.50"
+        );
         assert_eq!(literal(LiteralKind::Number, None, b"1 OR 1"), None);
-        assert_eq!(literal(LiteralKind::Quoted, None, b"2024-02-29 01:02:03").unwrap(), "'2024-02-29 01:02:03'");
+        assert_eq!(
+            literal(LiteralKind::Quoted, None, b"2024-02-29 01:02:03").unwrap(),
+            "'2024-02-29 01:02:03'"
+        );
         assert_eq!(literal(LiteralKind::Quoted, None, b"' OR '"), None);
-        assert_eq!(literal(LiteralKind::Text, Some("latin1"), b"a'\xe9").unwrap(), "_latin1 X'6127E9'");
+        assert_eq!(
+            literal(LiteralKind::Text, Some("latin1"), b"a'\xe9").unwrap(),
+            "_latin1 X'6127E9'"
+        );
         assert_eq!(literal(LiteralKind::Binary, None, b"").unwrap(), "X''");
     }
 }

@@ -119,11 +119,16 @@ impl Table {
 impl Listing {
     /// Reads the names of tables and views.
     pub fn read(conn: &mut Conn) -> Result<Listing> {
-        let transactional: BTreeSet<String> =
-            rows::<String>(conn, "SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'")?
-                .into_iter()
-                .collect();
-        let mut listing = Listing { tables: BTreeMap::new(), views: BTreeSet::new() };
+        let transactional: BTreeSet<String> = rows::<String>(
+            conn,
+            "SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'",
+        )?
+        .into_iter()
+        .collect();
+        let mut listing = Listing {
+            tables: BTreeMap::new(),
+            views: BTreeSet::new(),
+        };
         let query = "SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, '') \
                      FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
         for (name, kind, engine) in rows::<(String, String, String)>(conn, query)? {
@@ -161,8 +166,12 @@ impl Catalog {
         };
         catalog.tables.retain(|name, _| wanted(name));
         if !skip.contains(&ObjectKind::Views) {
-            catalog.views =
-                listing.views.iter().filter(|n| wanted(n)).map(|n| (n.clone(), View::default())).collect();
+            catalog.views = listing
+                .views
+                .iter()
+                .filter(|n| wanted(n))
+                .map(|n| (n.clone(), View::default()))
+                .collect();
             view_charsets(conn, &mut catalog.views)?;
         }
         columns(conn, &mut catalog)?;
@@ -181,12 +190,15 @@ impl Catalog {
             let query = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES \
                          WHERE ROUTINE_SCHEMA = DATABASE()";
             let routines = rows::<(String, String)>(conn, query)?;
-            catalog.routines =
-                routines.into_iter().map(|(kind, name)| Routine { kind, name }).collect();
+            catalog.routines = routines
+                .into_iter()
+                .map(|(kind, name)| Routine { kind, name })
+                .collect();
             catalog.routines.sort();
         }
         if !skip.contains(&ObjectKind::Events) {
-            let query = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()";
+            let query =
+                "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()";
             catalog.events = rows(conn, query)?;
             catalog.events.sort();
         }
@@ -195,22 +207,36 @@ impl Catalog {
 
     /// The listing this catalog contains, to compare with an earlier one.
     pub fn agrees_with(&self, listing: &Listing, ignored: &BTreeSet<String>) -> bool {
-        let before = listing.tables.keys().filter(|name| !ignored.contains(*name));
+        let before = listing
+            .tables
+            .keys()
+            .filter(|name| !ignored.contains(*name));
         before.eq(self.tables.keys())
     }
 }
 
 fn rows<T: FromRow>(conn: &mut Conn, query: &str) -> Result<Vec<T>> {
-    conn.query(query).map_err(|e| query_error("cannot read the catalog", e))
+    conn.query(query)
+        .map_err(|e| query_error("cannot read the catalog", e))
 }
 
 fn database(conn: &mut Conn) -> Result<DatabaseEntry> {
     let query = "SELECT SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME \
                  FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
-    let row = rows::<(String, String, String)>(conn, query)?.into_iter().next();
-    let (name, charset, collation) = row
-        .ok_or_else(|| Error::new(ErrorKind::Connect, "the database cannot be seen by this user"))?;
-    Ok(DatabaseEntry { name, charset, collation })
+    let row = rows::<(String, String, String)>(conn, query)?
+        .into_iter()
+        .next();
+    let (name, charset, collation) = row.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Connect,
+            "the database cannot be seen by this user",
+        )
+    })?;
+    Ok(DatabaseEntry {
+        name,
+        charset,
+        collation,
+    })
 }
 
 fn tables(conn: &mut Conn, listing: &Listing) -> Result<BTreeMap<String, Table>> {
@@ -220,8 +246,14 @@ fn tables(conn: &mut Conn, listing: &Listing) -> Result<BTreeMap<String, Table>>
     type Row = (String, String, String, u64, u64, Option<u64>);
     let mut tables = BTreeMap::new();
     for (name, kind, engine, rows, data_bytes, auto_increment) in rows::<Row>(conn, query)? {
-        let Some(&transactional) = listing.tables.get(&name) else { continue };
-        let kind = if kind == "SEQUENCE" { TableKind::Sequence } else { TableKind::Table };
+        let Some(&transactional) = listing.tables.get(&name) else {
+            continue;
+        };
+        let kind = if kind == "SEQUENCE" {
+            TableKind::Sequence
+        } else {
+            TableKind::Table
+        };
         let table = Table {
             name: name.clone(),
             kind,
@@ -242,7 +274,14 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
-    type Row = (String, String, String, Option<String>, String, Option<String>);
+    type Row = (
+        String,
+        String,
+        String,
+        Option<String>,
+        String,
+        Option<String>,
+    );
     for (table, name, data_type, charset, nullable, extra) in rows::<Row>(conn, query)? {
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
@@ -253,7 +292,8 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
                 data_type: data_type.to_ascii_lowercase(),
                 charset,
                 nullable: nullable == "YES",
-                generated: extra.contains("VIRTUAL GENERATED") || extra.contains("STORED GENERATED"),
+                generated: extra.contains("VIRTUAL GENERATED")
+                    || extra.contains("STORED GENERATED"),
             });
         }
     }
@@ -263,7 +303,11 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
 /// Unique keys over whole columns: the ones that can order a table and split it.
 fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) -> Result<()> {
     // MySQL's functional key parts have no column.
-    let column = if flavor.is_mariadb() { "COLUMN_NAME" } else { "COALESCE(COLUMN_NAME, '')" };
+    let column = if flavor.is_mariadb() {
+        "COLUMN_NAME"
+    } else {
+        "COALESCE(COLUMN_NAME, '')"
+    };
     let query = format!(
         "SELECT TABLE_NAME, INDEX_NAME, {column}, SUB_PART IS NOT NULL OR INDEX_TYPE NOT IN ('BTREE', 'HASH') \
          FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0 \
@@ -271,18 +315,25 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
     );
     let mut partial: BTreeSet<(String, String)> = BTreeSet::new();
     for (table, name, column, unusable) in rows::<(String, String, String, bool)>(conn, &query)? {
-        let Some(table) = tables.get_mut(&table) else { continue };
+        let Some(table) = tables.get_mut(&table) else {
+            continue;
+        };
         if unusable || column.is_empty() {
             partial.insert((table.name.clone(), name.clone()));
         }
         match table.keys.last_mut() {
             Some(key) if key.name == name => key.columns.push(column),
-            _ => table.keys.push(Key { name, columns: vec![column] }),
+            _ => table.keys.push(Key {
+                name,
+                columns: vec![column],
+            }),
         }
     }
     for table in tables.values_mut() {
         let name = &table.name;
-        table.keys.retain(|key| !partial.contains(&(name.clone(), key.name.clone())));
+        table
+            .keys
+            .retain(|key| !partial.contains(&(name.clone(), key.name.clone())));
     }
     Ok(())
 }

@@ -24,7 +24,11 @@ pub struct ServerError {
 
 impl std::fmt::Display for ServerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "server error {} ({}): {}", self.code, self.state, self.message)
+        write!(
+            f,
+            "server error {} ({}): {}",
+            self.code, self.state, self.message
+        )
     }
 }
 
@@ -51,12 +55,18 @@ impl Connector {
             .hint("name a host to connect over TCP, or use ssl-mode disabled"));
         }
         let tls = over_tcp && mode != SslMode::Disabled;
-        let connector = Connector { options: options(settings, tls), encrypted: tls };
+        let connector = Connector {
+            options: options(settings, tls),
+            encrypted: tls,
+        };
         match connector.connect_raw() {
             Err(mysql::Error::DriverError(DriverError::TlsNotSupported))
                 if mode == SslMode::Preferred =>
             {
-                let connector = Connector { options: options(settings, false), encrypted: false };
+                let connector = Connector {
+                    options: options(settings, false),
+                    encrypted: false,
+                };
                 let conn = connector.connect()?;
                 Ok((connector, conn))
             }
@@ -70,7 +80,8 @@ impl Connector {
 
     /// Opens another connection.
     pub fn connect(&self) -> Result<Conn> {
-        self.try_connect().map_err(|e| connect_error(&self.place(), e))
+        self.try_connect()
+            .map_err(|e| connect_error(&self.place(), e))
     }
 
     /// Like [`Connector::connect`], with the driver's own error.
@@ -98,7 +109,11 @@ impl Connector {
     pub fn place(&self) -> String {
         match self.options.get_socket() {
             Some(socket) => socket.to_owned(),
-            None => format!("{}:{}", self.options.get_ip_or_hostname(), self.options.get_tcp_port()),
+            None => format!(
+                "{}:{}",
+                self.options.get_ip_or_hostname(),
+                self.options.get_tcp_port()
+            ),
         }
     }
 }
@@ -117,20 +132,22 @@ fn options(settings: &ConnectionSettings, tls: bool) -> Opts {
     builder = match &settings.socket {
         Some(socket) => builder.socket(Some(socket.to_string_lossy().into_owned())),
         None => builder
-            .ip_or_hostname(Some(settings.host.clone().unwrap_or_else(|| "127.0.0.1".into())))
+            .ip_or_hostname(Some(
+                settings.host.clone().unwrap_or_else(|| "127.0.0.1".into()),
+            ))
             .tcp_port(settings.port),
     };
     if tls {
         let mode = settings.tls.mode;
         let mut ssl = SslOpts::default()
-            .with_danger_accept_invalid_certs(matches!(mode, SslMode::Preferred | SslMode::Required))
+            .with_danger_accept_invalid_certs(matches!(
+                mode,
+                SslMode::Preferred | SslMode::Required
+            ))
             .with_danger_skip_domain_validation(mode != SslMode::VerifyIdentity)
             .with_root_cert_path(settings.tls.ca.clone());
         if let (Some(cert), Some(key)) = (&settings.tls.cert, &settings.tls.key) {
-            ssl = ssl.with_client_identity(Some(ClientIdentity::new(
-                cert.clone(),
-                key.clone(),
-            )));
+            ssl = ssl.with_client_identity(Some(ClientIdentity::new(cert.clone(), key.clone())));
         }
         builder = builder.ssl_opts(ssl);
     }
@@ -167,9 +184,11 @@ fn prepare_session(conn: &mut Conn) -> Result<(), mysql::Error> {
 /// What the server or the driver said, as a cause to hang below an [`Error`].
 pub fn cause(error: mysql::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
-        mysql::Error::MySqlError(e) => {
-            Box::new(ServerError { code: e.code, state: e.state, message: e.message })
-        }
+        mysql::Error::MySqlError(e) => Box::new(ServerError {
+            code: e.code,
+            state: e.state,
+            message: e.message,
+        }),
         mysql::Error::IoError(e) => Box::new(e),
         mysql::Error::DriverError(e) => e.to_string().into(),
         mysql::Error::TlsError(e) => format!("TLS: {e}").into(),

@@ -37,7 +37,11 @@ pub fn sequence(conn: &mut Conn, name: &str) -> Result<Definition> {
 
 /// The statement that creates a view, in the character set it was written in.
 pub fn view(conn: &mut Conn, name: &str, charset_client: &str) -> Result<Definition> {
-    let charset = if is_plain_name(charset_client) { charset_client } else { "utf8mb4" };
+    let charset = if is_plain_name(charset_client) {
+        charset_client
+    } else {
+        "utf8mb4"
+    };
     show(conn, "VIEW", name, charset, &["Create View"])
 }
 
@@ -48,7 +52,12 @@ pub fn trigger(conn: &mut Conn, name: &str) -> Result<Definition> {
 
 /// The statement that creates a routine or package.
 pub fn routine(conn: &mut Conn, routine: &Routine) -> Result<Definition> {
-    let columns = ["Create Procedure", "Create Function", "Create Package", "Create Package Body"];
+    let columns = [
+        "Create Procedure",
+        "Create Function",
+        "Create Package",
+        "Create Package Body",
+    ];
     show(conn, &routine.kind, &routine.name, "NULL", &columns)
 }
 
@@ -59,10 +68,19 @@ pub fn event(conn: &mut Conn, name: &str) -> Result<Definition> {
 
 /// The value a sequence will give next, and how many cycles it has been through.
 pub fn sequence_state(conn: &mut Conn, name: &str) -> Result<(i64, u64)> {
-    let query = format!("SELECT next_not_cached_value, cycle_count FROM {}", quote_identifier(name));
-    let state: Option<(i64, u64)> =
-        conn.query_first(query).map_err(|e| query_error(&format!("sequence `{name}`"), e))?;
-    state.ok_or_else(|| Error::new(ErrorKind::Failed, format!("sequence `{name}`: it has no state")))
+    let query = format!(
+        "SELECT next_not_cached_value, cycle_count FROM {}",
+        quote_identifier(name)
+    );
+    let state: Option<(i64, u64)> = conn
+        .query_first(query)
+        .map_err(|e| query_error(&format!("sequence `{name}`"), e))?;
+    state.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Failed,
+            format!("sequence `{name}`: it has no state"),
+        )
+    })
 }
 
 fn show(
@@ -77,7 +95,12 @@ fn show(
         conn.query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
             .map_err(|e| query_error(&what, e))
     })?;
-    let row = row.ok_or_else(|| Error::new(ErrorKind::Failed, format!("{what}: the server states no definition")))?;
+    let row = row.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Failed,
+            format!("{what}: the server states no definition"),
+        )
+    })?;
     let mut definition = Definition::default();
     let columns = row.columns();
     for (column, value) in columns.iter().zip(row.unwrap()) {
@@ -97,8 +120,11 @@ fn show(
         }
     }
     if definition.text.is_empty() {
-        return Err(Error::new(ErrorKind::Connect, format!("{what}: the server hides its text"))
-            .hint("the backup user lacks a privilege on it"));
+        return Err(Error::new(
+            ErrorKind::Connect,
+            format!("{what}: the server hides its text"),
+        )
+        .hint("the backup user lacks a privilege on it"));
     }
     Ok(definition)
 }

@@ -34,16 +34,24 @@ impl Flavor {
             .map_err(|e| query_error("cannot read the server's version", e))?;
         let text = text.unwrap_or_default();
         Flavor::parse(&text).ok_or_else(|| {
-            Error::new(ErrorKind::Failed, format!("the server states no usable version: `{text}`"))
+            Error::new(
+                ErrorKind::Failed,
+                format!("the server states no usable version: `{text}`"),
+            )
         })
     }
 
     fn parse(text: &str) -> Option<Flavor> {
-        let product =
-            if text.to_ascii_lowercase().contains("mariadb") { Product::MariaDb } else { Product::MySql };
+        let product = if text.to_ascii_lowercase().contains("mariadb") {
+            Product::MariaDb
+        } else {
+            Product::MySql
+        };
         // Some MariaDB servers and proxies put a fake 5.5.5- in front.
         let text = text.strip_prefix("5.5.5-").unwrap_or(text);
-        let mut parts = text.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+        let mut parts = text
+            .split(['.', '-', '+'])
+            .map_while(|part| part.parse::<u32>().ok());
         let version = (parts.next()?, parts.next()?, parts.next().unwrap_or(0));
         Some(Flavor { product, version })
     }
@@ -81,9 +89,15 @@ mod tests {
     fn versions_as_servers_state_them() {
         let mariadb = Flavor::parse("10.11.6-MariaDB-0+deb12u1-log").unwrap();
         assert_eq!(mariadb.to_string(), "MariaDB 10.11.6");
-        assert_eq!(Flavor::parse("5.5.5-10.6.1-MariaDB").unwrap().version, (10, 6, 1));
+        assert_eq!(
+            Flavor::parse("5.5.5-10.6.1-MariaDB").unwrap().version,
+            (10, 6, 1)
+        );
         assert_eq!(Flavor::parse("9.7.0").unwrap().product, Product::MySql);
-        assert_eq!(Flavor::parse("8.0.36-0ubuntu0.22.04.1").unwrap().version, (8, 0, 36));
+        assert_eq!(
+            Flavor::parse("8.0.36-0ubuntu0.22.04.1").unwrap().version,
+            (8, 0, 36)
+        );
         assert!(Flavor::parse("nonsense").is_none());
     }
 }

@@ -35,10 +35,24 @@ impl ServerLock {
         if flavor.is_mariadb() && flavor.version >= (10, 4, 0) && all_transactional {
             let stages = ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"];
             let statements: Vec<_> = stages.iter().map(|s| format!("BACKUP STAGE {s}")).collect();
-            Self::take(connector, conn, &statements, "BACKUP STAGE END", timeout, interrupt)
+            Self::take(
+                connector,
+                conn,
+                &statements,
+                "BACKUP STAGE END",
+                timeout,
+                interrupt,
+            )
         } else {
             let statements = ["FLUSH TABLES WITH READ LOCK".to_owned()];
-            Self::take(connector, conn, &statements, "UNLOCK TABLES", timeout, interrupt)
+            Self::take(
+                connector,
+                conn,
+                &statements,
+                "UNLOCK TABLES",
+                timeout,
+                interrupt,
+            )
         }
     }
 
@@ -50,20 +64,40 @@ impl ServerLock {
         interrupt: &Interrupt,
     ) -> Result<ServerLock> {
         let conn = connector.connect()?;
-        let list: Vec<_> = tables.map(|t| format!("{} READ", quote_identifier(t))).collect();
+        let list: Vec<_> = tables
+            .map(|t| format!("{} READ", quote_identifier(t)))
+            .collect();
         let statements = if list.is_empty() {
             Vec::new()
         } else {
             vec![format!("LOCK TABLES {}", list.join(", "))]
         };
-        Self::take(connector, conn, &statements, "UNLOCK TABLES", timeout, interrupt)
+        Self::take(
+            connector,
+            conn,
+            &statements,
+            "UNLOCK TABLES",
+            timeout,
+            interrupt,
+        )
     }
 
     /// MySQL: keeps DDL away for the whole run. `None` where the privilege is missing.
-    pub fn instance(connector: &Connector, timeout: Duration, interrupt: &Interrupt) -> Result<ServerLock> {
+    pub fn instance(
+        connector: &Connector,
+        timeout: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<ServerLock> {
         let conn = connector.connect()?;
         let statements = ["LOCK INSTANCE FOR BACKUP".to_owned()];
-        Self::take(connector, conn, &statements, "UNLOCK INSTANCE", timeout, interrupt)
+        Self::take(
+            connector,
+            conn,
+            &statements,
+            "UNLOCK INSTANCE",
+            timeout,
+            interrupt,
+        )
     }
 
     fn take(
@@ -97,7 +131,9 @@ impl ServerLock {
     /// Releases the lock.
     pub fn release(mut self) -> Result<()> {
         let release = std::mem::replace(&mut self.release, "DO 0");
-        self.conn.query_drop(release).map_err(|e| query_error("cannot release the lock", e))
+        self.conn
+            .query_drop(release)
+            .map_err(|e| query_error("cannot release the lock", e))
     }
 }
 
@@ -115,7 +151,10 @@ fn blocking_session(connector: &Connector, own: u32) -> Option<String> {
     let mut conn = connector.connect().ok()?;
     let ours = [own, conn.connection_id()];
     let columns = "p.ID, p.USER, p.TIME, COALESCE(p.STATE, ''), p.COMMAND";
-    let not_ours = format!("p.ID NOT IN ({}, {}) AND p.COMMAND NOT IN ('Daemon', 'Binlog Dump')", ours[0], ours[1]);
+    let not_ours = format!(
+        "p.ID NOT IN ({}, {}) AND p.COMMAND NOT IN ('Daemon', 'Binlog Dump')",
+        ours[0], ours[1]
+    );
     let waiting = quote_string("Waiting for%");
     let with_transactions = format!(
         "SELECT {columns} FROM information_schema.PROCESSLIST p \
@@ -129,8 +168,13 @@ fn blocking_session(connector: &Connector, own: u32) -> Option<String> {
          ORDER BY p.COMMAND = 'Sleep', p.TIME DESC LIMIT 1"
     );
     type Row = (u64, String, i64, String, String);
-    let row: Option<Row> = conn.query_first(with_transactions).or_else(|_| conn.query_first(without)).ok()?;
+    let row: Option<Row> = conn
+        .query_first(with_transactions)
+        .or_else(|_| conn.query_first(without))
+        .ok()?;
     let (id, user, seconds, state, command) = row?;
     let state = if state.is_empty() { command } else { state };
-    Some(format!("session {id} of user {user}, for {seconds} s: {state}"))
+    Some(format!(
+        "session {id} of user {user}, for {seconds} s: {state}"
+    ))
 }

@@ -19,7 +19,11 @@ pub fn quote_identifier(name: &str) -> String {
 
 /// Quotes identifiers and joins them with commas.
 pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(quote_identifier).collect::<Vec<_>>().join(",")
+    names
+        .into_iter()
+        .map(quote_identifier)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// A string literal for queries of our own, whose sessions have `sql_mode=''` and utf8mb4.

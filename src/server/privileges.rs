@@ -40,13 +40,21 @@ impl Privileges {
 
     /// Takes in one line of `SHOW GRANTS`; what it does not understand grants nothing.
     fn add(&mut self, grant: &str) {
-        let Some(rest) = grant.strip_prefix("GRANT ") else { return };
-        let Some((list, rest)) = split_outside_quotes(rest, " ON ") else { return };
-        let Some((object, _)) = split_outside_quotes(rest, " TO ") else { return };
+        let Some(rest) = grant.strip_prefix("GRANT ") else {
+            return;
+        };
+        let Some((list, rest)) = split_outside_quotes(rest, " ON ") else {
+            return;
+        };
+        let Some((object, _)) = split_outside_quotes(rest, " TO ") else {
+            return;
+        };
         let names = list.split(',').map(|p| p.trim().to_ascii_uppercase());
         // A list with column lists in it is a column grant: not enough for any of our needs.
         let names: Vec<String> = names.filter(|p| !p.contains(['(', ')'])).collect();
-        let Some((schema, table)) = split_outside_quotes(object.trim(), ".") else { return };
+        let Some((schema, table)) = split_outside_quotes(object.trim(), ".") else {
+            return;
+        };
         let (schema, table) = (unquote(schema), unquote(table));
         match (schema.as_str(), table.as_str()) {
             ("*", "*") => self.global.extend(names),
@@ -67,8 +75,7 @@ impl Privileges {
     pub fn globally(&self, privilege: &str) -> bool {
         // ALL includes everything but dynamic privileges, which MySQL lists beside it.
         let dynamic = privilege.contains('_');
-        self.global.contains(privilege)
-            || (!dynamic && self.global.contains("ALL PRIVILEGES"))
+        self.global.contains(privilege) || (!dynamic && self.global.contains("ALL PRIVILEGES"))
     }
 
     /// Whether the privilege is held globally or on the database.
@@ -104,15 +111,21 @@ impl Privileges {
                         || self.reads_mysql_proc,
                     "SHOW CREATE ROUTINE",
                 ),
-                Product::MariaDb => {
-                    (self.globally("SELECT") || self.reads_mysql_proc, "SELECT on mysql.proc")
-                }
-                Product::MySql => {
-                    (self.globally("SHOW_ROUTINE") || self.globally("SELECT"), "SHOW_ROUTINE")
-                }
+                Product::MariaDb => (
+                    self.globally("SELECT") || self.reads_mysql_proc,
+                    "SELECT on mysql.proc",
+                ),
+                Product::MySql => (
+                    self.globally("SHOW_ROUTINE") || self.globally("SELECT"),
+                    "SHOW_ROUTINE",
+                ),
             },
         };
-        if held { Ok(()) } else { Err(self.missing(privilege, &kind.to_string(), Some(kind))) }
+        if held {
+            Ok(())
+        } else {
+            Err(self.missing(privilege, &kind.to_string(), Some(kind)))
+        }
     }
 
     fn missing(&self, privilege: &str, hidden: &str, kind: Option<ObjectKind>) -> Error {
@@ -122,17 +135,24 @@ impl Privileges {
             "SHOW_ROUTINE" => "GRANT SHOW_ROUTINE ON *.*".to_owned(),
             _ => format!("GRANT {privilege} ON {database}.*"),
         };
-        let instead = kind.map_or(String::new(), |kind| format!(", or leave {kind} out with --skip {kind}"));
+        let instead = kind.map_or(String::new(), |kind| {
+            format!(", or leave {kind} out with --skip {kind}")
+        });
         Error::new(
             ErrorKind::Connect,
-            format!("{} lacks the privilege {privilege}, without which {hidden} are hidden", self.user),
+            format!(
+                "{} lacks the privilege {privilege}, without which {hidden} are hidden",
+                self.user
+            ),
         )
         .hint(format!("{grant} TO the backup user{instead}"))
     }
 }
 
 fn has(names: &[String], privilege: &str) -> bool {
-    names.iter().any(|name| name == privilege || name == "ALL PRIVILEGES")
+    names
+        .iter()
+        .any(|name| name == privilege || name == "ALL PRIVILEGES")
 }
 
 /// Splits at the first `separator` that stands outside backticks and parentheses.
@@ -169,10 +189,16 @@ fn like(pattern: &str, text: &str) -> bool {
             text.char_indices().any(|(at, _)| like(rest, &text[at..])) || like(rest, "")
         }
         Some(first) => {
-            let wanted = if first == '\\' { pattern_rest.next().unwrap_or('\\') } else { first };
+            let wanted = if first == '\\' {
+                pattern_rest.next().unwrap_or('\\')
+            } else {
+                first
+            };
             let mut text_rest = text.chars();
             match text_rest.next() {
-                Some(c) if (first == '_') || c == wanted => like(pattern_rest.as_str(), text_rest.as_str()),
+                Some(c) if (first == '_') || c == wanted => {
+                    like(pattern_rest.as_str(), text_rest.as_str())
+                }
                 _ => false,
             }
         }
@@ -184,7 +210,10 @@ mod tests {
     use super::*;
 
     fn privileges(grants: &[&str]) -> Privileges {
-        let mut privileges = Privileges { database: "csv2_prod".into(), ..Privileges::default() };
+        let mut privileges = Privileges {
+            database: "csv2_prod".into(),
+            ..Privileges::default()
+        };
         for grant in grants {
             privileges.add(grant);
         }
@@ -210,7 +239,8 @@ mod tests {
 
     #[test]
     fn all_privileges_mean_all_but_dynamic_ones() {
-        let p = privileges(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
+        let p =
+            privileges(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
         assert!(p.on_database("TRIGGER") && p.globally("RELOAD"));
         assert!(!p.globally("BACKUP_ADMIN"));
     }

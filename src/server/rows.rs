@@ -55,11 +55,20 @@ impl<'c> Rows<'c> {
         interrupt: &'c Interrupt,
     ) -> Result<Rows<'c>> {
         if encrypted {
-            let result = conn.query_iter(query).map_err(|e| query_error("cannot read rows", e))?;
+            let result = conn
+                .query_iter(query)
+                .map_err(|e| query_error("cannot read rows", e))?;
             let columns = result.columns().as_ref().len();
-            return Ok(Rows::Driver(DriverRows { result, row: Vec::new(), columns }));
+            return Ok(Rows::Driver(DriverRows {
+                result,
+                row: Vec::new(),
+                columns,
+            }));
         }
-        let socket = Socket { fd: borrow_socket(conn), interrupt };
+        let socket = Socket {
+            fd: borrow_socket(conn),
+            interrupt,
+        };
         socket.send_query(query)?;
         let mut packets = PacketReader::new(socket);
         let columns = read_result_head(&mut packets)?;
@@ -87,14 +96,21 @@ impl RowSource for Rows<'_> {
 
 impl DriverRows<'_> {
     fn next_row(&mut self) -> Result<Option<&[u8]>> {
-        let Some(row) = self.result.next() else { return Ok(None) };
+        let Some(row) = self.result.next() else {
+            return Ok(None);
+        };
         let row = row.map_err(|e| query_error("cannot read rows", e))?;
         self.row.clear();
         for value in row.unwrap() {
             match value {
                 Value::NULL => write_cell(&mut self.row, None),
                 Value::Bytes(bytes) => write_cell(&mut self.row, Some(&bytes)),
-                _ => return Err(Error::new(ErrorKind::Internal, "a text row holds a binary value")),
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "a text row holds a binary value",
+                    ));
+                }
             }
         }
         Ok(Some(&self.row))
@@ -102,7 +118,10 @@ impl DriverRows<'_> {
 }
 
 /// The socket below a connection.
-#[expect(unsafe_code, reason = "the driver offers its socket only as a raw descriptor")]
+#[expect(
+    unsafe_code,
+    reason = "the driver offers its socket only as a raw descriptor"
+)]
 fn borrow_socket(conn: &mut Conn) -> BorrowedFd<'_> {
     // SAFETY: the descriptor belongs to `conn`, which is borrowed mutably for as long as the
     // returned value lives, so that it stays open and nothing else uses it.
@@ -118,8 +137,14 @@ impl Socket<'_> {
     /// Writes a COM_QUERY packet (command byte 0x03, sequence number 0).
     fn send_query(&self, query: &str) -> Result<()> {
         let length = query.len() + 1;
-        let Some(header) = u32::try_from(length).ok().filter(|length| *length < 0xff_ffff) else {
-            return Err(Error::new(ErrorKind::Internal, "a query is longer than one packet"));
+        let Some(header) = u32::try_from(length)
+            .ok()
+            .filter(|length| *length < 0xff_ffff)
+        else {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a query is longer than one packet",
+            ));
         };
         let mut packet = header.to_le_bytes();
         packet[3] = 0;
@@ -132,8 +157,10 @@ impl Socket<'_> {
                 Ok(written) => rest = &rest[written..],
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => {
-                    return Err(Error::new(ErrorKind::Failed, "lost the connection to the server")
-                        .because(io::Error::from(e)));
+                    return Err(
+                        Error::new(ErrorKind::Failed, "lost the connection to the server")
+                            .because(io::Error::from(e)),
+                    );
                 }
             }
         }
@@ -169,11 +196,21 @@ impl Read for Socket<'_> {
 
 /// Runs a statement that returns no rows and may wait for long, such as one that takes a
 /// lock; an interrupt ends the wait (and leaves the connection unusable).
-pub fn execute(conn: &mut Conn, statement: &str, encrypted: bool, interrupt: &Interrupt) -> Result<()> {
+pub fn execute(
+    conn: &mut Conn,
+    statement: &str,
+    encrypted: bool,
+    interrupt: &Interrupt,
+) -> Result<()> {
     if encrypted {
-        return conn.query_drop(statement).map_err(|e| query_error("refused by the server", e));
+        return conn
+            .query_drop(statement)
+            .map_err(|e| query_error("refused by the server", e));
     }
-    let socket = Socket { fd: borrow_socket(conn), interrupt };
+    let socket = Socket {
+        fd: borrow_socket(conn),
+        interrupt,
+    };
     socket.send_query(statement)?;
     read_ok(&mut PacketReader::new(socket))
 }

@@ -65,8 +65,16 @@ impl SnapshotInfo {
             Consistency::TableLocks => "under table locks",
             Consistency::None | Consistency::Auto => "NOT consistent: each connection has its own",
         };
-        let position: Vec<_> = self.position.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        if position.is_empty() { way.to_owned() } else { format!("{way}; {}", position.join(", ")) }
+        let position: Vec<_> = self
+            .position
+            .iter()
+            .map(|(k, v)| format!("{k} {v}"))
+            .collect();
+        if position.is_empty() {
+            way.to_owned()
+        } else {
+            format!("{way}; {}", position.join(", "))
+        }
     }
 }
 
@@ -154,23 +162,34 @@ impl ManageConnection for SealedManager {
 
     fn connect(&self) -> Result<Session, NoSession> {
         if self.sealed.load(Ordering::SeqCst) {
-            return Err(NoSession("the snapshot is sealed: a lost connection is not replaced"));
+            return Err(NoSession(
+                "the snapshot is sealed: a lost connection is not replaced",
+            ));
         }
         let connected = self.connector.try_connect().and_then(|mut conn| {
             conn.query_drop("SET character_set_results=NULL")?;
             Ok(conn)
         });
         match connected {
-            Ok(conn) => Ok(Session { conn, encrypted: self.connector.is_encrypted(), broken: false }),
+            Ok(conn) => Ok(Session {
+                conn,
+                encrypted: self.connector.is_encrypted(),
+                broken: false,
+            }),
             Err(error) => {
-                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *self
+                    .last_error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Err(NoSession("cannot connect"))
             }
         }
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), NoSession> {
-        self.inner.is_valid(&mut session.conn).map_err(|_| NoSession("the connection is lost"))
+        self.inner
+            .is_valid(&mut session.conn)
+            .map_err(|_| NoSession("the connection is lost"))
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
@@ -199,7 +218,11 @@ impl SnapshotPool {
         let sealed = Arc::new(AtomicBool::new(false));
         let pool = open_pool(request, Arc::clone(&sealed))?;
         let mut sessions = (0..request.threads)
-            .map(|_| pool.get().map_err(|e| Error::new(ErrorKind::Connect, "cannot open all connections").because(e)))
+            .map(|_| {
+                pool.get().map_err(|e| {
+                    Error::new(ErrorKind::Connect, "cannot open all connections").because(e)
+                })
+            })
             .collect::<Result<Vec<_>>>()?;
         sealed.store(true, Ordering::SeqCst);
         let instance_lock = instance_lock(request, interrupt)?;
@@ -213,7 +236,12 @@ impl SnapshotPool {
             lock => lock,
         };
         drop(sessions);
-        Ok(SnapshotPool { pool, info, write_lock, _instance_lock: instance_lock })
+        Ok(SnapshotPool {
+            pool,
+            info,
+            write_lock,
+            _instance_lock: instance_lock,
+        })
     }
 
     /// How the snapshot came about.
@@ -259,7 +287,10 @@ impl SnapshotPool {
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..workers)
                 .map(|_| {
-                    scope.spawn(|| work_off(self.session()).inspect_err(|_| failed.store(true, Ordering::Relaxed)))
+                    scope.spawn(|| {
+                        work_off(self.session())
+                            .inspect_err(|_| failed.store(true, Ordering::Relaxed))
+                    })
                 })
                 .collect();
             threads.into_iter().map(join).collect()
@@ -278,11 +309,16 @@ impl SnapshotPool {
     }
 }
 
-fn open_pool(request: &SnapshotRequest<'_>, sealed: Arc<AtomicBool>) -> Result<r2d2::Pool<SealedManager>> {
+fn open_pool(
+    request: &SnapshotRequest<'_>,
+    sealed: Arc<AtomicBool>,
+) -> Result<r2d2::Pool<SealedManager>> {
     let last_error = Arc::new(Mutex::new(None));
     let connector = request.connector.clone();
     let manager = SealedManager {
-        inner: MySqlConnectionManager::new(mysql::OptsBuilder::from_opts(connector.options().clone())),
+        inner: MySqlConnectionManager::new(mysql::OptsBuilder::from_opts(
+            connector.options().clone(),
+        )),
         connector,
         sealed: Arc::clone(&sealed),
         last_error: Arc::clone(&last_error),
@@ -298,7 +334,10 @@ fn open_pool(request: &SnapshotRequest<'_>, sealed: Arc<AtomicBool>) -> Result<r
         .build(manager)
         .map_err(|_| {
             sealed.store(true, Ordering::SeqCst);
-            let error = last_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let error = last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             let code = match &error {
                 Some(mysql::Error::MySqlError(e)) => e.code,
                 _ => 0,
@@ -313,7 +352,10 @@ fn open_pool(request: &SnapshotRequest<'_>, sealed: Arc<AtomicBool>) -> Result<r
         })
 }
 
-fn instance_lock(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<Option<ServerLock>> {
+fn instance_lock(
+    request: &SnapshotRequest<'_>,
+    interrupt: &Interrupt,
+) -> Result<Option<ServerLock>> {
     if request.flavor.is_mariadb()
         || request.flavor.version < (8, 0, 0)
         || !request.privileges.globally("BACKUP_ADMIN")
@@ -338,7 +380,13 @@ fn take_snapshot(
             Some(obstacle) => obstacles.push(format!("binlog: {obstacle}")),
             None => match agree_on_position(sessions, interrupt)? {
                 Some(position) => {
-                    return Ok((SnapshotInfo { way: Consistency::Binlog, position }, None));
+                    return Ok((
+                        SnapshotInfo {
+                            way: Consistency::Binlog,
+                            position,
+                        },
+                        None,
+                    ));
                 }
                 None => obstacles.push(format!(
                     "binlog: the connections did not meet at one position within {} s",
@@ -357,29 +405,57 @@ fn take_snapshot(
                 interrupt,
             )?;
             let position = start_under_lock(request, sessions)?;
-            return Ok((SnapshotInfo { way: Consistency::GlobalLock, position }, Some(lock)));
+            return Ok((
+                SnapshotInfo {
+                    way: Consistency::GlobalLock,
+                    position,
+                },
+                Some(lock),
+            ));
         }
         obstacles.push("global-lock: the privilege RELOAD is missing".into());
     }
     if asked(Consistency::TableLocks) {
         if request.privileges.on_database("LOCK TABLES") {
             let tables = request.tables.keys().map(String::as_str);
-            let lock =
-                ServerLock::tables(request.connector, tables, request.lock_wait_timeout, interrupt)?;
+            let lock = ServerLock::tables(
+                request.connector,
+                tables,
+                request.lock_wait_timeout,
+                interrupt,
+            )?;
             let position = start_under_lock(request, sessions)?;
-            return Ok((SnapshotInfo { way: Consistency::TableLocks, position }, Some(lock)));
+            return Ok((
+                SnapshotInfo {
+                    way: Consistency::TableLocks,
+                    position,
+                },
+                Some(lock),
+            ));
         }
         obstacles.push("table-locks: the privilege LOCK TABLES is missing".into());
     }
     if request.consistency == Consistency::None {
         start_all(sessions)?;
-        return Ok((SnapshotInfo { way: Consistency::None, position: BTreeMap::new() }, None));
+        return Ok((
+            SnapshotInfo {
+                way: Consistency::None,
+                position: BTreeMap::new(),
+            },
+            None,
+        ));
     }
-    Err(Error::new(ErrorKind::Snapshot, format!("no consistent snapshot can be had ({})", obstacles.join("; ")))
-        .hint(
-            "grant RELOAD on *.* or LOCK TABLES on the database to the backup user, or enable the \
+    Err(Error::new(
+        ErrorKind::Snapshot,
+        format!(
+            "no consistent snapshot can be had ({})",
+            obstacles.join("; ")
+        ),
+    )
+    .hint(
+        "grant RELOAD on *.* or LOCK TABLES on the database to the backup user, or enable the \
              binary log (MariaDB); --consistency none goes on without, and says so in the backup",
-        ))
+    ))
 }
 
 /// Why binary log positions cannot prove one state, if so.
@@ -389,30 +465,42 @@ fn binlog_obstacle(
     all_transactional: bool,
 ) -> Result<Option<String>> {
     if !request.flavor.is_mariadb() {
-        return Ok(Some("only MariaDB states the position of a snapshot".into()));
+        return Ok(Some(
+            "only MariaDB states the position of a snapshot".into(),
+        ));
     }
     if !all_transactional {
         return Ok(Some("tables without transactions need a lock".into()));
     }
     let session = &mut sessions[0];
     let failed = |e| query_error("cannot read the binary log's settings", e);
-    if session.query_first::<bool, _>("SELECT @@log_bin").map_err(failed)? != Some(true) {
+    if session
+        .query_first::<bool, _>("SELECT @@log_bin")
+        .map_err(failed)?
+        != Some(true)
+    {
         return Ok(Some("the binary log is off".into()));
     }
     // A replica that does not log what it applies changes data without moving the position.
-    let logs_updates: Option<bool> =
-        session.query_first("SELECT @@log_slave_updates").map_err(failed)?;
-    let replicas: Option<(String, u64)> =
-        session.query_first("SHOW GLOBAL STATUS LIKE 'Slaves_running'").map_err(failed)?;
+    let logs_updates: Option<bool> = session
+        .query_first("SELECT @@log_slave_updates")
+        .map_err(failed)?;
+    let replicas: Option<(String, u64)> = session
+        .query_first("SHOW GLOBAL STATUS LIKE 'Slaves_running'")
+        .map_err(failed)?;
     if logs_updates != Some(true) && replicas.is_some_and(|(_, running)| running > 0) {
-        return Ok(Some("this replica does not log what it applies (log_slave_updates)".into()));
+        return Ok(Some(
+            "this replica does not log what it applies (log_slave_updates)".into(),
+        ));
     }
     // So does a database that the binary log leaves out; only privileged users can see that.
     type Row = (String, u64, String, String);
     if let Ok(Some((_, _, only, without))) = session.query_first::<Row, _>("SHOW MASTER STATUS")
         && !(only.is_empty() && without.is_empty())
     {
-        return Ok(Some("the binary log leaves databases out (binlog_do_db, binlog_ignore_db)".into()));
+        return Ok(Some(
+            "the binary log leaves databases out (binlog_do_db, binlog_ignore_db)".into(),
+        ));
     }
     Ok(None)
 }
@@ -462,9 +550,10 @@ fn agree_on_position(
 
 /// The binary log position of the session's own snapshot (MariaDB).
 fn binlog_position(session: &mut Conn) -> Result<BTreeMap<String, String>> {
-    let status: Vec<(String, String)> = session
-        .query("SHOW STATUS LIKE 'Binlog\\_snapshot\\_%'")
-        .map_err(|e| query_error("cannot read the snapshot's position", e))?;
+    let status: Vec<(String, String)> =
+        session
+            .query("SHOW STATUS LIKE 'Binlog\\_snapshot\\_%'")
+            .map_err(|e| query_error("cannot read the snapshot's position", e))?;
     let mut position = BTreeMap::new();
     for (name, value) in status {
         match name.to_ascii_lowercase().as_str() {
@@ -476,7 +565,10 @@ fn binlog_position(session: &mut Conn) -> Result<BTreeMap<String, String>> {
     if position.len() == 2 {
         Ok(position)
     } else {
-        Err(Error::new(ErrorKind::Snapshot, "the server does not state the snapshot's position"))
+        Err(Error::new(
+            ErrorKind::Snapshot,
+            "the server does not state the snapshot's position",
+        ))
     }
 }
 
@@ -484,16 +576,23 @@ fn gtid_of(session: &mut Conn, position: &BTreeMap<String, String>) -> Option<St
     let file = super::quote_string(position.get("binlog_file")?);
     let offset = position.get("binlog_position")?;
     let query = format!("SELECT BINLOG_GTID_POS({file}, {offset})");
-    session.query_first::<Option<String>, _>(query).ok()??.filter(|gtid| !gtid.is_empty())
+    session
+        .query_first::<Option<String>, _>(query)
+        .ok()??
+        .filter(|gtid| !gtid.is_empty())
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
 }
 
 fn start_all(sessions: &mut [PooledSession]) -> Result<()> {
     for session in sessions {
-        session.query_drop(START).map_err(|e| query_error("cannot open the snapshot", e))?;
+        session
+            .query_drop(START)
+            .map_err(|e| query_error("cannot open the snapshot", e))?;
     }
     Ok(())
 }
@@ -506,7 +605,11 @@ fn start_under_lock(
 ) -> Result<BTreeMap<String, String>> {
     start_all(sessions)?;
     let session = &mut sessions[0];
-    let log_bin = session.query_first::<bool, _>("SELECT @@log_bin").ok().flatten() == Some(true);
+    let log_bin = session
+        .query_first::<bool, _>("SELECT @@log_bin")
+        .ok()
+        .flatten()
+        == Some(true);
     if !log_bin {
         return Ok(BTreeMap::new());
     }
@@ -517,7 +620,11 @@ fn start_under_lock(
         }
         return Ok(position);
     }
-    let statement = if request.flavor.version >= (8, 2, 0) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
+    let statement = if request.flavor.version >= (8, 2, 0) {
+        "SHOW BINARY LOG STATUS"
+    } else {
+        "SHOW MASTER STATUS"
+    };
     type Row = (String, u64, String, String, String);
     let mut position = BTreeMap::new();
     if let Ok(Some((file, offset, _, _, gtid))) = session.query_first::<Row, _>(statement) {

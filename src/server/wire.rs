@@ -30,7 +30,13 @@ pub struct PacketReader<R> {
 impl<R: Read> PacketReader<R> {
     /// A reader whose next packet is the first answer to a command (sequence number 1).
     pub fn new(source: R) -> Self {
-        PacketReader { source, buffer: vec![0; BUFFER], start: 0, end: 0, sequence: 1 }
+        PacketReader {
+            source,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+            sequence: 1,
+        }
     }
 
     /// The next packet's payload, continuations joined.
@@ -47,7 +53,8 @@ impl<R: Read> PacketReader<R> {
             length = self.header(self.start + raw_end)?;
             self.receive(raw_end + 4 + length)?;
             let from = self.start + raw_end + 4;
-            self.buffer.copy_within(from..from + length, self.start + payload_end);
+            self.buffer
+                .copy_within(from..from + length, self.start + payload_end);
             payload_end += length;
             raw_end += 4 + length;
             if payload_end > MAX_PAYLOAD {
@@ -96,9 +103,14 @@ impl<R: Read> PacketReader<R> {
                 }
                 Ok(read) => self.end += read,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted && e.get_ref().is_none() => {}
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Err(Error::interrupted()),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                    return Err(Error::interrupted());
+                }
                 Err(e) => {
-                    return Err(Error::new(ErrorKind::Failed, "lost the connection to the server").because(e));
+                    return Err(
+                        Error::new(ErrorKind::Failed, "lost the connection to the server")
+                            .because(e),
+                    );
                 }
             }
         }
@@ -137,7 +149,11 @@ pub fn read_result_head<R: Read>(packets: &mut PacketReader<R>) -> Result<usize>
         }
     }
     let end = packets.next()?;
-    if is_eof(end) { Ok(columns) } else { Err(broken("no end of the column definitions")) }
+    if is_eof(end) {
+        Ok(columns)
+    } else {
+        Err(broken("no end of the column definitions"))
+    }
 }
 
 /// Reads the answer to a statement that returns no rows.
@@ -186,7 +202,10 @@ pub fn read_length(rest: &mut &[u8]) -> Option<Option<usize>> {
         0xff => return None,
     };
     let bytes = tail.get(..extra)?;
-    let value = bytes.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+    let value = bytes
+        .iter()
+        .rev()
+        .fold(0u64, |value, byte| value << 8 | u64::from(*byte));
     *rest = &tail[extra..];
     Some(Some(usize::try_from(value).ok()?))
 }
@@ -195,7 +214,9 @@ pub fn read_length(rest: &mut &[u8]) -> Option<Option<usize>> {
 /// `None` for NULL.
 #[inline]
 pub fn read_cell<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let Some(length) = read_length(rest)? else { return Some(None) };
+    let Some(length) = read_length(rest)? else {
+        return Some(None);
+    };
     let cell = rest.get(..length)?;
     *rest = &rest[length..];
     Some(Some(cell))
@@ -226,7 +247,9 @@ pub fn write_cell(row: &mut Vec<u8>, cell: Option<&[u8]>) {
 }
 
 fn error_packet(payload: &[u8], doing: &str) -> Error {
-    let code = payload.get(1..3).map_or(0, |c| u16::from_le_bytes([c[0], c[1]]));
+    let code = payload
+        .get(1..3)
+        .map_or(0, |c| u16::from_le_bytes([c[0], c[1]]));
     let (state, message) = match payload.get(3..) {
         Some([b'#', rest @ ..]) if rest.len() >= 5 => rest.split_at(5),
         Some(rest) => (&b"HY000"[..], rest),

@@ -190,7 +190,10 @@ impl Manifest {
     /// Every file the manifest names, in its order.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
         let tables = self.tables.values().flat_map(|table| {
-            let chunks = table.data.iter().flat_map(|data| data.chunks.iter().map(|c| &c.file));
+            let chunks = table
+                .data
+                .iter()
+                .flat_map(|data| data.chunks.iter().map(|c| &c.file));
             std::iter::once(&table.structure).chain(chunks)
         });
         tables.chain(self.objects.iter().map(|object| &object.file))
@@ -198,6 +201,10 @@ impl Manifest {
 
     /// Rows over all tables.
     pub fn rows(&self) -> u64 {
-        self.tables.values().filter_map(|t| t.data.as_ref()).map(|d| d.rows).sum()
+        self.tables
+            .values()
+            .filter_map(|t| t.data.as_ref())
+            .map(|d| d.rows)
+            .sum()
     }
 }
