@@ -23,6 +23,8 @@ use crate::store::sink::Sink;
 mod block;
 mod lane;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 pub use block::BlockPool;
 pub use lane::{LaneHandle, Lanes};

@@ -40,7 +40,7 @@ impl<R: Read> PacketReader<R> {
     }
 
     /// The next packet's payload, continuations joined.
-    pub fn next(&mut self) -> Result<&[u8]> {
+    pub fn next_packet(&mut self) -> Result<&[u8]> {
         self.receive(4)?;
         let mut length = self.header(self.start)?;
         let payload = 4;
@@ -122,7 +122,7 @@ impl<R: Read> PacketReader<R> {
 /// EOF packet that stands before the rows. Returns the number of columns.
 pub fn read_result_head<R: Read>(packets: &mut PacketReader<R>) -> Result<usize> {
     let (columns, definitions_follow) = {
-        let first = packets.next()?;
+        let first = packets.next_packet()?;
         match first.first() {
             Some(0xff) => return Err(error_packet(first, "cannot read rows")),
             Some(0x00) => return Err(broken("a query that reads rows was answered without any")),
@@ -142,13 +142,13 @@ pub fn read_result_head<R: Read>(packets: &mut PacketReader<R>) -> Result<usize>
     }
     if definitions_follow {
         for _ in 0..columns {
-            let definition = packets.next()?;
+            let definition = packets.next_packet()?;
             if definition.first() == Some(&0xff) {
                 return Err(error_packet(definition, "cannot read rows"));
             }
         }
     }
-    let end = packets.next()?;
+    let end = packets.next_packet()?;
     if is_eof(end) {
         Ok(columns)
     } else {
@@ -158,7 +158,7 @@ pub fn read_result_head<R: Read>(packets: &mut PacketReader<R>) -> Result<usize>
 
 /// Reads the answer to a statement that returns no rows.
 pub fn read_ok<R: Read>(packets: &mut PacketReader<R>) -> Result<()> {
-    let payload = packets.next()?;
+    let payload = packets.next_packet()?;
     match payload.first() {
         Some(0x00) => Ok(()),
         Some(0xff) => Err(error_packet(payload, "refused by the server")),
@@ -168,7 +168,7 @@ pub fn read_ok<R: Read>(packets: &mut PacketReader<R>) -> Result<()> {
 
 /// The next row's payload, or `None` after the last one.
 pub fn read_row<R: Read>(packets: &mut PacketReader<R>) -> Result<Option<&[u8]>> {
-    let payload = packets.next()?;
+    let payload = packets.next_packet()?;
     match payload.first() {
         Some(0xff) => Err(error_packet(payload, "cannot read rows")),
         Some(0xfe) if is_eof(payload) => Ok(None),
@@ -285,7 +285,7 @@ mod tests {
 
     fn payloads(stream: &[u8]) -> Vec<Vec<u8>> {
         let mut reader = PacketReader::new(stream);
-        std::iter::from_fn(|| reader.next().ok().map(<[u8]>::to_vec)).collect()
+        std::iter::from_fn(|| reader.next_packet().ok().map(<[u8]>::to_vec)).collect()
     }
 
     #[test]
@@ -306,8 +306,16 @@ mod tests {
 
     #[test]
     fn what_is_out_of_order_or_cut_short_is_an_error() {
-        assert!(PacketReader::new(&packet(3, b"x")[..]).next().is_err());
-        assert!(PacketReader::new(&packet(1, b"xyz")[..5]).next().is_err());
+        assert!(
+            PacketReader::new(&packet(3, b"x")[..])
+                .next_packet()
+                .is_err()
+        );
+        assert!(
+            PacketReader::new(&packet(1, b"xyz")[..5])
+                .next_packet()
+                .is_err()
+        );
     }
 
     #[test]
