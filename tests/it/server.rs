@@ -117,6 +117,11 @@ impl Server {
         socket_in(&self.dir)
     }
 
+    /// Its directory, for files that should go with it.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A connection of `root`'s.
     pub(crate) fn connect(&self) -> mysql::Conn {
         self.try_connect().unwrap()
