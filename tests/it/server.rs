@@ -52,11 +52,8 @@ fn skip<T>() -> Option<T> {
     );
     // Not by a macro: the test harness hides what those print.
     let test = thread::current().name().unwrap_or("a test").to_owned();
-    writeln!(
-        std::io::stderr(),
-        "SKIPPED {test}: no MariaDB server here; see tests/run"
-    )
-    .ok();
+    let line = format!("SKIPPED {test}: no MariaDB server here; see tests/run\n");
+    std::io::stderr().write_all(line.as_bytes()).ok();
     None
 }
 
@@ -118,6 +115,11 @@ impl Server {
     /// The socket it listens on.
     pub(crate) fn socket(&self) -> PathBuf {
         socket_in(&self.dir)
+    }
+
+    /// Its directory, for files that should go with it.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A connection of `root`'s.

@@ -48,17 +48,22 @@ pub(crate) struct Outcome {
 }
 
 impl Site {
-    /// A site for backups of `database` on `server`, as root.
+    /// A site for backups of `database` on `server`, as root. It lies in the server's directory
+    /// and goes with it at the latest: what a shared fixture holds is never dropped.
     pub(crate) fn new(server: &Server, database: &str, lists: &Lists) -> Site {
-        let site = Site::offline(lists);
+        let site = Site::below(server.dir(), lists);
         site.connect_as(server, database, "root", ROOT_PASSWORD)
     }
 
     /// A site that knows no server.
     pub(crate) fn offline(lists: &Lists) -> Site {
+        Site::below(&std::env::temp_dir(), lists)
+    }
+
+    fn below(parent: &Path, lists: &Lists) -> Site {
         let dir = tempfile::Builder::new()
             .prefix("schema_backup-site.")
-            .tempdir()
+            .tempdir_in(parent)
             .unwrap();
         let site = Site {
             dir,
@@ -190,9 +195,15 @@ impl Site {
         run(self.command("", arguments))
     }
 
-    /// Runs a backup that must succeed.
+    /// Runs a backup that must succeed, and leave its completion mark.
+    #[track_caller]
     pub(crate) fn backup_ok(&self, arguments: &[&str]) -> Outcome {
-        self.backup(arguments).expect_code(0)
+        let outcome = self.backup(arguments).expect_code(0);
+        assert!(
+            self.host().join("manifest.json").is_file(),
+            "success without a manifest"
+        );
+        outcome
     }
 }
 
