@@ -23,6 +23,8 @@ pub(super) struct Item<'a> {
     pub data_kind: Option<BackupKind>,
     /// The structure file, which every directory that holds the table has under one name.
     pub structure: Option<FileEntry>,
+    /// The statement in it, to notice DDL during the run.
+    pub definition: Vec<u8>,
     pub data: Option<DataEntry>,
 }
 
@@ -53,6 +55,7 @@ impl<'a> Contents<'a> {
                 category,
                 data_kind,
                 structure: None,
+                definition: Vec::new(),
                 data: None,
             }
         });

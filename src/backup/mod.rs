@@ -61,7 +61,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         .iter()
         .for_each(|warning| report.warn(warning));
 
-    let stagings = Stagings::begin(&destinations, &report)?;
+    let stagings = Stagings::begin(&destinations, request.config.link_unchanged, &report)?;
     report.phase(Phase::Snapshot);
     let threads = threads(request);
     let tables = survey.data_tables(&destinations);
@@ -93,6 +93,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         &report,
         interrupt,
     )?;
+    structure::check_unchanged(&contents, &pool, interrupt)?;
     let data_seconds = data_began.elapsed().as_secs_f64();
 
     report.phase(Phase::Publish);
@@ -233,7 +234,11 @@ impl<'a> Reporter<'a> {
 pub(crate) struct Stagings(BTreeMap<BackupKind, Staging>);
 
 impl Stagings {
-    fn begin(destinations: &Destinations, report: &Reporter<'_>) -> Result<Stagings> {
+    fn begin(
+        destinations: &Destinations,
+        link_unchanged: bool,
+        report: &Reporter<'_>,
+    ) -> Result<Stagings> {
         let mut stagings = BTreeMap::new();
         for kind in [
             BackupKind::Host,
@@ -253,6 +258,7 @@ impl Stagings {
                 layout,
                 access,
                 kind,
+                link_unchanged,
             })?;
             staging
                 .warnings()

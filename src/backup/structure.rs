@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Stagings;
 use super::contents::Contents;
 use crate::encode::script::{compound, simple, view, without_auto_increment};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
+use crate::server::catalog::Table;
 use crate::server::definitions::{self, Definition};
-use crate::server::snapshot::SnapshotPool;
+use crate::server::snapshot::{Session, SnapshotPool};
 use crate::store::manifest::{BackupKind, ObjectEntry, TableKind};
 use crate::store::names;
 
@@ -42,33 +43,55 @@ fn save_tables(
     let frame = &contents.frame;
     let files = pool.map(&items, interrupt, |session, (table, data_kind)| {
         let name = &table.name;
-        let (file, statement, what) = match table.kind {
-            TableKind::Table => {
-                let create = definitions::table(session, name)?;
-                (
-                    names::table_structure(name),
-                    simple(&without_auto_increment(&create.text)),
-                    "table",
-                )
-            }
-            TableKind::Sequence => {
-                let create = definitions::sequence(session, name)?;
-                (
-                    names::sequence_structure(name),
-                    simple(&create.text),
-                    "sequence",
-                )
-            }
+        let (file, what) = match table.kind {
+            TableKind::Table => (names::table_structure(name), "table"),
+            TableKind::Sequence => (names::sequence_structure(name), "sequence"),
         };
-        let text = frame.file(&format!("{what} `{name}`"), &[statement]);
+        let statement = definition(session, table)?;
+        let text = frame.file(
+            &format!("{what} `{name}`"),
+            std::slice::from_ref(&statement),
+        );
         if let Some(kind) = data_kind.filter(|kind| *kind != BackupKind::Host) {
             stagings.of(kind)?.write(&file, &text)?;
         }
-        host.write(&file, &text)
+        Ok((host.write(&file, &text)?, statement))
     })?;
-    for (item, file) in contents.items.iter_mut().zip(files) {
+    for (item, (file, definition)) in contents.items.iter_mut().zip(files) {
         item.structure = Some(file);
+        item.definition = definition;
     }
+    Ok(())
+}
+
+/// The statement that creates a table or sequence, without what belongs to its data.
+fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
+    Ok(match table.kind {
+        TableKind::Table => {
+            let create = definitions::table(session, &table.name)?;
+            simple(&without_auto_increment(&create.text))
+        }
+        TableKind::Sequence => simple(&definitions::sequence(session, &table.name)?.text),
+    })
+}
+
+/// Reads the definitions of all tables again, after their rows: one that has changed may not
+/// fit the rows that were read under another.
+pub(super) fn check_unchanged(
+    contents: &Contents<'_>,
+    pool: &SnapshotPool,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    pool.map(&contents.items, interrupt, |session, item| {
+        if definition(session, item.table)? == item.definition {
+            return Ok(());
+        }
+        let what = format!(
+            "table `{}`: its definition changed during the backup",
+            item.table.name
+        );
+        Err(Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs"))
+    })?;
     Ok(())
 }
 

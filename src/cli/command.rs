@@ -174,9 +174,9 @@ impl Options {
         })
     }
 
-    /// The host directory and the root of the user data backups, for `list`. With a
-    /// directory given by flag it does without a configuration where there is none.
-    pub(crate) fn backup_dirs(&self) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+    /// The host directories (the one of `--host-name`, else all there are) and the root of the
+    /// user data backups, for `list`. With a directory given by flag it does without a configuration where there is none.
+    pub(crate) fn backup_dirs(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
         let given = self.backup_dir.is_some() || self.user_data_dir.is_some();
         let (mut backup_dir, mut user_data_dir) = match config::find_config(self.config.as_deref())
         {
@@ -194,11 +194,12 @@ impl Options {
                 .clone()
                 .or(user_data_dir.filter(|_| backup_dir.is_some()));
         }
-        let host_dir = match backup_dir {
-            Some(dir) => Some(dir.join(self.host_name()?)),
-            None => None,
+        let host_dirs = match (backup_dir, &self.host_name) {
+            (Some(dir), Some(_)) => vec![dir.join(self.host_name()?)],
+            (Some(dir), None) => schema_backup::store::list::host_dirs(&dir)?,
+            (None, _) => Vec::new(),
         };
-        Ok((host_dir, user_data_dir))
+        Ok((host_dirs, user_data_dir))
     }
 
     fn host_name(&self) -> Result<String> {
@@ -368,6 +369,7 @@ mod tests {
             chunk_size: 1,
             consistency: Consistency::Binlog,
             lock_wait_timeout: Duration::from_secs(1),
+            link_unchanged: true,
             skip_objects: vec![ObjectKind::Views],
             notices: Vec::new(),
         };

@@ -95,9 +95,8 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
             }
         }
         Verb::List { json } => {
-            let (host_dir, user_data_dir) = command.options.backup_dirs()?;
-            let backups =
-                schema_backup::store::list::list(host_dir.as_deref(), user_data_dir.as_deref())?;
+            let (host_dirs, user_data_dir) = command.options.backup_dirs()?;
+            let backups = schema_backup::store::list::list(&host_dirs, user_data_dir.as_deref())?;
             if json {
                 print_json(&backups)
             } else {

@@ -31,7 +31,7 @@ const MIN_CHUNK_SIZE: u64 = 4096;
 /// What the server accepts for `lock_wait_timeout`: a year.
 const MAX_LOCK_WAIT: u64 = 31_536_000;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "csv2_backup_dir",
     "user_data_backup_dir",
     "providers",
@@ -45,6 +45,7 @@ const KEYS: [&str; 14] = [
     "chunk_size",
     "consistency",
     "lock_wait_timeout",
+    "link_unchanged",
     "skip_objects",
 ];
 
@@ -123,6 +124,7 @@ pub fn load_config(path: &Path) -> Result<Config> {
         lock_wait_timeout: raw
             .lock_wait_timeout
             .unwrap_or(Config::DEFAULT_LOCK_WAIT_TIMEOUT),
+        link_unchanged: raw.link_unchanged.unwrap_or(true),
         skip_objects: raw.skip_objects,
         notices: raw.notices,
     })
@@ -188,6 +190,7 @@ struct Raw {
     chunk_size: Option<u64>,
     consistency: Option<Consistency>,
     lock_wait_timeout: Option<Duration>,
+    link_unchanged: Option<bool>,
     skip_objects: Vec<ObjectKind>,
     notices: Vec<String>,
 }
@@ -265,6 +268,11 @@ fn chunk_size_value(text: &str) -> Result<u64, String> {
         )),
         size => Ok(size),
     }
+}
+
+fn truth_value(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not true or false"))
 }
 
 fn seconds_value(text: &str) -> Result<Duration, String> {
@@ -508,6 +516,10 @@ impl<'de> Visitor<'de> for RawSeed {
                     let seed = scalar("a number of seconds", seconds_value);
                     raw.lock_wait_timeout = map.next_value_seed(seed)?;
                 }
+                "link_unchanged" => {
+                    let seed = scalar("true or false", truth_value);
+                    raw.link_unchanged = map.next_value_seed(seed)?;
+                }
                 "skip_objects" => {
                     raw.skip_objects = map.next_value_seed(List { parse: str::parse })?;
                 }
@@ -577,7 +589,7 @@ mod tests {
             "csv2_backup_dir: /a\nuser_data_backup_dir: /b\nproviders: [p]\nconsumers: [c, d]\n\
              global: [g]\nlocal:\n - l\n - 007\n - l\nephemeral: [e]\nignore: [true]\nthreads: 4\n\
              compression: {global: zstd:3, local: none}\nchunk_size: 1M\nconsistency: binlog\n\
-             lock_wait_timeout: 5\nskip_objects: [events, events, views]\n",
+             lock_wait_timeout: 5\nlink_unchanged: false\nskip_objects: [events, events, views]\n",
         )
         .unwrap();
         assert_eq!(config.csv2_backup_dir, Path::new("/a"));
@@ -598,6 +610,7 @@ mod tests {
         assert_eq!(config.chunk_size, 1 << 20);
         assert_eq!(config.consistency, Consistency::Binlog);
         assert_eq!(config.lock_wait_timeout, Duration::from_secs(5));
+        assert!(!config.link_unchanged);
         assert_eq!(config.skip_objects, [ObjectKind::Events, ObjectKind::Views]);
         assert!(config.notices.is_empty());
     }
@@ -644,6 +657,10 @@ mod tests {
         refused("chunk_size: big", &["chunk_size", "64M"]);
         refused("lock_wait_timeout: 0", &["lock_wait_timeout", "seconds"]);
         refused("consistency: maybe", &["consistency", "global-lock"]);
+        refused(
+            "link_unchanged: perhaps",
+            &["link_unchanged", "true or false"],
+        );
         refused("skip_objects: events", &["skip_objects", "list"]);
         refused("skip_objects: [tables]", &["skip_objects[0]", "triggers"]);
         refused("compression: gzip", &["compression", "gzip", "line 1"]);
@@ -800,6 +817,7 @@ mod tests {
         assert_eq!(config.compression, CompressionByCategory::default());
         assert_eq!(config.consistency, Consistency::default());
         assert_eq!((config.threads, config.skip_objects), (None, Vec::new()));
+        assert!(config.link_unchanged);
         assert_eq!(config.providers, ["mariadb"]);
         assert_eq!(config.consumers.len(), 7);
         let lists = &config.lists;

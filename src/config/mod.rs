@@ -248,6 +248,8 @@ pub struct Config {
     pub consistency: Consistency,
     /// The longest wait for any lock.
     pub lock_wait_timeout: Duration,
+    /// Whether an unchanged file of user data becomes a hard link to the previous backup's.
+    pub link_unchanged: bool,
     /// Kinds of objects to leave out.
     pub skip_objects: Vec<ObjectKind>,
     /// Things worth saying at `-v`, such as unknown keys.

@@ -8,10 +8,22 @@ use mysql::prelude::Queryable;
 
 use super::connect::{Connector, query_error};
 use super::flavor::Flavor;
+use super::quote_identifier;
 use super::rows::execute;
-use super::{quote_identifier, quote_string};
 use crate::error::{ErrorKind, Result};
 use crate::interrupt::Interrupt;
+
+/// How to wait for a lock.
+pub struct Wait<'a> {
+    /// Opens the connection that holds the lock.
+    pub connector: &'a Connector,
+    /// The longest wait.
+    pub timeout: Duration,
+    /// Ends the wait early.
+    pub interrupt: &'a Interrupt,
+    /// Connections of this run, which are in nobody's way.
+    pub ours: Vec<u32>,
+}
 
 /// A lock held by a connection of its own; released when dropped, at the latest by the
 /// connection's end.
@@ -24,46 +36,22 @@ pub struct ServerLock {
 impl ServerLock {
     /// Stops commits on the whole server: `BACKUP STAGE BLOCK_COMMIT` where that is enough,
     /// `FLUSH TABLES WITH READ LOCK` otherwise.
-    pub fn global(
-        connector: &Connector,
-        flavor: &Flavor,
-        all_transactional: bool,
-        timeout: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<ServerLock> {
-        let conn = connector.connect()?;
+    pub fn global(flavor: &Flavor, all_transactional: bool, wait: &Wait<'_>) -> Result<ServerLock> {
         if flavor.is_mariadb() && flavor.version >= (10, 4, 0) && all_transactional {
             let stages = ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"];
             let statements: Vec<_> = stages.iter().map(|s| format!("BACKUP STAGE {s}")).collect();
-            Self::take(
-                connector,
-                conn,
-                &statements,
-                "BACKUP STAGE END",
-                timeout,
-                interrupt,
-            )
+            Self::take(&statements, "BACKUP STAGE END", wait)
         } else {
             let statements = ["FLUSH TABLES WITH READ LOCK".to_owned()];
-            Self::take(
-                connector,
-                conn,
-                &statements,
-                "UNLOCK TABLES",
-                timeout,
-                interrupt,
-            )
+            Self::take(&statements, "UNLOCK TABLES", wait)
         }
     }
 
     /// Locks the named tables against writing.
     pub fn tables<'a>(
-        connector: &Connector,
         tables: impl Iterator<Item = &'a str>,
-        timeout: Duration,
-        interrupt: &Interrupt,
+        wait: &Wait<'_>,
     ) -> Result<ServerLock> {
-        let conn = connector.connect()?;
         let list: Vec<_> = tables
             .map(|t| format!("{} READ", quote_identifier(t)))
             .collect();
@@ -72,58 +60,37 @@ impl ServerLock {
         } else {
             vec![format!("LOCK TABLES {}", list.join(", "))]
         };
-        Self::take(
-            connector,
-            conn,
-            &statements,
-            "UNLOCK TABLES",
-            timeout,
-            interrupt,
-        )
+        Self::take(&statements, "UNLOCK TABLES", wait)
     }
 
-    /// MySQL: keeps DDL away for the whole run. `None` where the privilege is missing.
-    pub fn instance(
-        connector: &Connector,
-        timeout: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<ServerLock> {
-        let conn = connector.connect()?;
-        let statements = ["LOCK INSTANCE FOR BACKUP".to_owned()];
+    /// MySQL: keeps DDL away for as long as it is held.
+    pub fn instance(wait: &Wait<'_>) -> Result<ServerLock> {
         Self::take(
-            connector,
-            conn,
-            &statements,
+            &["LOCK INSTANCE FOR BACKUP".to_owned()],
             "UNLOCK INSTANCE",
-            timeout,
-            interrupt,
+            wait,
         )
     }
 
-    fn take(
-        connector: &Connector,
-        mut conn: Conn,
-        statements: &[String],
-        release: &'static str,
-        timeout: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<ServerLock> {
-        let seconds = timeout.as_secs().max(1);
+    fn take(statements: &[String], release: &'static str, wait: &Wait<'_>) -> Result<ServerLock> {
+        let mut conn = wait.connector.connect()?;
+        let seconds = wait.timeout.as_secs().max(1);
         conn.query_drop(format!("SET SESSION lock_wait_timeout={seconds}"))
             .map_err(|e| query_error("cannot bound the wait for a lock", e))?;
+        let encrypted = wait.connector.is_encrypted();
         for statement in statements {
-            if let Err(error) = execute(&mut conn, statement, connector.is_encrypted(), interrupt) {
-                if error.kind() == ErrorKind::Interrupted {
-                    return Err(error);
-                }
-                let verb = statement.split(" `").next().unwrap_or(statement);
-                let blocker = blocking_session(connector, conn.connection_id());
-                let error = error.within(verb).with_kind(ErrorKind::Snapshot);
-                return Err(match blocker {
-                    Some(blocker) => error.hint(format!("in the way is {blocker}")),
-                    None => error,
-                });
+            let Err(error) = execute(&mut conn, statement, encrypted, wait.interrupt) else {
+                continue;
+            };
+            if error.kind() == ErrorKind::Interrupted {
+                return Err(error);
             }
+            let verb = statement.split(" `").next().unwrap_or(statement);
+            let error = error.within(verb).with_kind(ErrorKind::Snapshot);
+            return Err(match blocking_session(wait, conn.connection_id()) {
+                Some(blocker) => error.hint(format!("probably in the way: {blocker}")),
+                None => error,
+            });
         }
         Ok(ServerLock { conn, release })
     }
@@ -146,27 +113,28 @@ impl Drop for ServerLock {
     }
 }
 
-/// The session that has been busy longest, or has held a transaction open longest, in words.
-fn blocking_session(connector: &Connector, own: u32) -> Option<String> {
-    let mut conn = connector.connect().ok()?;
-    let ours = [own, conn.connection_id()];
-    let columns = "p.ID, p.USER, p.TIME, COALESCE(p.STATE, ''), p.COMMAND";
-    let not_ours = format!(
-        "p.ID NOT IN ({}, {}) AND p.COMMAND NOT IN ('Daemon', 'Binlog Dump')",
-        ours[0], ours[1]
+/// The session that most likely holds the lock, in words: the one with the oldest transaction
+/// or statement, else the one that has been idle longest (it may hold `LOCK TABLES`). Without
+/// the privilege PROCESS the server shows the user's own sessions only.
+fn blocking_session(wait: &Wait<'_>, own: u32) -> Option<String> {
+    let mut conn = wait.connector.connect().ok()?;
+    let mut ours = wait.ours.clone();
+    ours.extend([own, conn.connection_id()]);
+    let ours: Vec<_> = ours.iter().map(u32::to_string).collect();
+    let select = "SELECT p.ID, p.USER, p.TIME, COALESCE(p.STATE, ''), p.COMMAND \
+                  FROM information_schema.PROCESSLIST p";
+    let others = format!(
+        "p.ID NOT IN ({}) AND p.COMMAND NOT IN ('Daemon', 'Binlog Dump') \
+         AND COALESCE(p.STATE, '') NOT LIKE 'Waiting for%'",
+        ours.join(",")
     );
-    let waiting = quote_string("Waiting for%");
     let with_transactions = format!(
-        "SELECT {columns} FROM information_schema.PROCESSLIST p \
-         LEFT JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID \
-         WHERE {not_ours} AND (p.COMMAND <> 'Sleep' OR t.trx_id IS NOT NULL) \
-         AND COALESCE(p.STATE, '') NOT LIKE {waiting} \
-         ORDER BY COALESCE(TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), p.TIME) DESC LIMIT 1"
+        "{select} LEFT JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID \
+         WHERE {others} ORDER BY p.COMMAND <> 'Sleep' OR t.trx_id IS NOT NULL DESC, \
+         COALESCE(TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), p.TIME) DESC LIMIT 1"
     );
-    let without = format!(
-        "SELECT {columns} FROM information_schema.PROCESSLIST p WHERE {not_ours} \
-         ORDER BY p.COMMAND = 'Sleep', p.TIME DESC LIMIT 1"
-    );
+    let without =
+        format!("{select} WHERE {others} ORDER BY p.COMMAND <> 'Sleep' DESC, p.TIME DESC LIMIT 1");
     type Row = (u64, String, i64, String, String);
     let row: Option<Row> = conn
         .query_first(with_transactions)

@@ -17,7 +17,7 @@ use r2d2_mysql::MySqlConnectionManager;
 
 use super::connect::{Connector, cause, hint_for, query_error};
 use super::flavor::Flavor;
-use super::lock::ServerLock;
+use super::lock::{ServerLock, Wait};
 use super::privileges::Privileges;
 use super::rows::Rows;
 use crate::config::Consistency;
@@ -225,9 +225,18 @@ impl SnapshotPool {
             })
             .collect::<Result<Vec<_>>>()?;
         sealed.store(true, Ordering::SeqCst);
-        let instance_lock = instance_lock(request, interrupt)?;
+        let wait = Wait {
+            connector: request.connector,
+            timeout: request.lock_wait_timeout,
+            interrupt,
+            ours: sessions
+                .iter()
+                .map(|session| session.connection_id())
+                .collect(),
+        };
+        let instance_lock = instance_lock(request, &wait)?;
         let all_transactional = request.tables.values().all(|transactional| *transactional);
-        let (info, lock) = take_snapshot(request, &mut sessions, all_transactional, interrupt)?;
+        let (info, lock) = take_snapshot(request, &mut sessions, all_transactional, &wait)?;
         let write_lock = match lock {
             Some(lock) if all_transactional => {
                 lock.release()?;
@@ -352,10 +361,7 @@ fn open_pool(
         })
 }
 
-fn instance_lock(
-    request: &SnapshotRequest<'_>,
-    interrupt: &Interrupt,
-) -> Result<Option<ServerLock>> {
+fn instance_lock(request: &SnapshotRequest<'_>, wait: &Wait<'_>) -> Result<Option<ServerLock>> {
     if request.flavor.is_mariadb()
         || request.flavor.version < (8, 0, 0)
         || !request.privileges.globally("BACKUP_ADMIN")
@@ -363,7 +369,7 @@ fn instance_lock(
     {
         return Ok(None);
     }
-    ServerLock::instance(request.connector, request.lock_wait_timeout, interrupt).map(Some)
+    ServerLock::instance(wait).map(Some)
 }
 
 /// Tries the ways in order. The lock, if one was needed, is still held on return.
@@ -371,14 +377,14 @@ fn take_snapshot(
     request: &SnapshotRequest<'_>,
     sessions: &mut [PooledSession],
     all_transactional: bool,
-    interrupt: &Interrupt,
+    wait: &Wait<'_>,
 ) -> Result<(SnapshotInfo, Option<ServerLock>)> {
     let asked = |way| request.consistency == Consistency::Auto || request.consistency == way;
     let mut obstacles = Vec::new();
     if asked(Consistency::Binlog) {
         match binlog_obstacle(request, sessions, all_transactional)? {
             Some(obstacle) => obstacles.push(format!("binlog: {obstacle}")),
-            None => match agree_on_position(sessions, interrupt)? {
+            None => match agree_on_position(sessions, wait.interrupt)? {
                 Some(position) => {
                     return Ok((
                         SnapshotInfo {
@@ -397,13 +403,7 @@ fn take_snapshot(
     }
     if asked(Consistency::GlobalLock) {
         if request.privileges.globally("RELOAD") {
-            let lock = ServerLock::global(
-                request.connector,
-                request.flavor,
-                all_transactional,
-                request.lock_wait_timeout,
-                interrupt,
-            )?;
+            let lock = ServerLock::global(request.flavor, all_transactional, wait)?;
             let position = start_under_lock(request, sessions)?;
             return Ok((
                 SnapshotInfo {
@@ -418,12 +418,7 @@ fn take_snapshot(
     if asked(Consistency::TableLocks) {
         if request.privileges.on_database("LOCK TABLES") {
             let tables = request.tables.keys().map(String::as_str);
-            let lock = ServerLock::tables(
-                request.connector,
-                tables,
-                request.lock_wait_timeout,
-                interrupt,
-            )?;
+            let lock = ServerLock::tables(tables, wait)?;
             let position = start_under_lock(request, sessions)?;
             return Ok((
                 SnapshotInfo {

@@ -150,10 +150,11 @@ pub(super) fn sync(path: &Path) -> Result<()> {
 }
 
 /// Makes `root` and the directories above it that do not exist, each with `mode`, durably.
-pub(super) fn make_root(root: &Path, mode: u32) -> Result<()> {
+/// Returns what it made, the innermost first.
+pub(super) fn make_root(root: &Path, mode: u32) -> Result<Vec<PathBuf>> {
     let failed = |e| Error::write(root, "create the directory", e);
     match fs::metadata(root) {
-        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(meta) if meta.is_dir() => return Ok(Vec::new()),
         Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(failed(e)),
@@ -172,7 +173,7 @@ pub(super) fn make_root(root: &Path, mode: u32) -> Result<()> {
             parent
         });
     }
-    Ok(())
+    Ok(missing.into_iter().map(Path::to_owned).collect())
 }
 
 /// Removes a file or a whole directory; nothing there is fine.

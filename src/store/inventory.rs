@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -99,14 +99,14 @@ pub(super) fn timestamped(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The manifest of the newest complete timestamped backup in `root`.
-pub(super) fn newest_complete(root: &Path) -> Result<Option<Manifest>> {
+/// The newest complete timestamped backup in `root`.
+pub(super) fn newest_complete(root: &Path) -> Result<Option<(PathBuf, Manifest)>> {
     for name in timestamped(root)?.iter().rev() {
         let dir = root.join(name);
         if let Ok(Found::Manifest(manifest)) = read_manifest(&dir)
             && first_problem(&dir, &manifest).is_none()
         {
-            return Ok(Some(*manifest));
+            return Ok(Some((dir, *manifest)));
         }
     }
     Ok(None)

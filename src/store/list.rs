@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::files;
 use super::inventory::{self, Found};
 use super::lock::{self, State};
-use super::manifest::{BackupKind, DataEntry, TableKind};
-use super::publish::Place;
+use super::manifest::{BackupKind, DataEntry, MANIFEST_FILE, TableKind};
+use super::publish::{Place, WORK_DIR};
 use super::staging::Access;
 use crate::error::Result;
 
@@ -51,12 +52,31 @@ pub struct BackupInfo {
     pub snapshot: BTreeMap<String, String>,
 }
 
-/// The backup in `host_dir` (updated in place) and those in `user_data_root` (timestamped,
+/// The host directories below `csv2_backup_dir`: those that hold a backup or the beginnings of
+/// one. In the order of their names.
+pub fn host_dirs(csv2_backup_dir: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| files::cannot_read(csv2_backup_dir, e);
+    let entries = match std::fs::read_dir(csv2_backup_dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut dirs = Vec::new();
+    for entry in entries {
+        let dir = entry.map_err(failed)?.path();
+        if dir.join(MANIFEST_FILE).exists() || dir.join(WORK_DIR).exists() {
+            dirs.push(dir);
+        }
+    }
+    dirs.sort();
+    Ok(dirs)
+}
+
+/// The backups in `host_dirs` (updated in place) and those in `user_data_root` (timestamped,
 /// oldest first), with what a run is doing or has left there. A directory that does not exist
 /// has none. Fails where a directory cannot be read.
-pub fn list(host_dir: Option<&Path>, user_data_root: Option<&Path>) -> Result<Vec<BackupInfo>> {
+pub fn list(host_dirs: &[PathBuf], user_data_root: Option<&Path>) -> Result<Vec<BackupInfo>> {
     let mut found = Vec::new();
-    if let Some(dir) = host_dir.filter(|dir| dir.exists()) {
+    for dir in host_dirs.iter().filter(|dir| dir.exists()) {
         let activity = activity(dir);
         let name = dir.file_name().unwrap_or(dir.as_os_str());
         let mut info = describe(dir, &name.to_string_lossy(), BackupKind::Host)?;
@@ -221,8 +241,11 @@ mod tests {
     fn nothing_is_an_empty_list() {
         let dir = tempfile::tempdir().unwrap();
         let none = dir.path().join("none");
-        assert_eq!(list(Some(&none), Some(&none)).unwrap(), []);
-        assert_eq!(list(Some(dir.path()), Some(dir.path())).unwrap(), []);
+        assert_eq!(list(std::slice::from_ref(&none), Some(&none)).unwrap(), []);
+        assert_eq!(
+            list(&[dir.path().to_owned()], Some(dir.path())).unwrap(),
+            []
+        );
     }
 
     #[test]
@@ -238,7 +261,7 @@ mod tests {
                 .publish()
                 .unwrap();
         }
-        let all = || list(Some(&host_dir), Some(&user_dir)).unwrap();
+        let all = || list(std::slice::from_ref(&host_dir), Some(&user_dir)).unwrap();
         let infos = all();
         assert_eq!(problems(&infos), [None, None, None]);
         assert_eq!(infos[0].name, "h.example");
@@ -269,23 +292,23 @@ mod tests {
         let root = dir.path().join("user");
         let staging = begin(&user_data(&root));
         fill(&staging, BackupKind::UserData, &[("a", "1")]);
-        let infos = list(None, Some(&root)).unwrap();
+        let infos = list(&[], Some(&root)).unwrap();
         let running = format!("running (pid {} since 2", std::process::id());
         assert_eq!(infos.len(), 1);
         assert!(infos[0].problem.as_ref().unwrap().starts_with(&running));
         assert!(!infos[0].complete);
         drop(staging);
-        assert_eq!(list(None, Some(&root)).unwrap(), []);
+        assert_eq!(list(&[], Some(&root)).unwrap(), []);
 
         fs::create_dir_all(root.join(".schema_backup/staging/data")).unwrap();
         assert_eq!(
-            problems(&list(None, Some(&root)).unwrap()),
+            problems(&list(&[], Some(&root)).unwrap()),
             [Some("left by a killed run; the next run removes it")]
         );
         // In place, a begun publication says so of the directory itself.
         fs::write(root.join(".schema_backup/journal.json"), "{}").unwrap();
         assert_eq!(
-            problems(&list(Some(&root), None).unwrap()),
+            problems(&list(std::slice::from_ref(&root), None).unwrap()),
             [Some("publication in progress; the next run completes it")]
         );
     }

@@ -391,6 +391,38 @@ fn drop_if_same(place: &Place, file: &str) -> Result<bool> {
     Ok(true)
 }
 
+/// Makes staged files that the previous backup has too, byte for byte, hard links to them.
+/// Returns how many. Where a link cannot be made (another owner, too many links, a file system
+/// without them) the staged file stays as it is.
+pub(super) fn link_unchanged(
+    place: &Place,
+    manifest: &Manifest,
+    previous_dir: &Path,
+    previous: &Manifest,
+) -> usize {
+    let known: BTreeMap<&str, &str> = previous
+        .files()
+        .map(|entry| (entry.file.as_str(), entry.sha256.as_str()))
+        .collect();
+    let entries: Vec<_> = manifest.files().collect();
+    let same = entries
+        .par_iter()
+        .filter(|entry| known.get(entry.file.as_str()) == Some(&entry.sha256.as_str()));
+    let linked = same.filter(|entry| {
+        let staged = place.staging().join(&entry.file);
+        let old = previous_dir.join(&entry.file);
+        let usable = files::is_safe(&entry.file)
+            && files::parents_are_real(previous_dir, &entry.file)
+            && !(place.access == Access::Private && files::is_exposed(&old))
+            && files::same_bytes(&old, &staged).unwrap_or(false);
+        // Renamed over the staged file, so that there is a complete file at every moment.
+        let mut link = staged.clone().into_os_string();
+        link.push(".link");
+        usable && fs::hard_link(&old, &link).is_ok() && fs::rename(&link, &staged).is_ok()
+    });
+    linked.count()
+}
+
 /// Finds before the commit what would stop a step after it.
 fn check_live<'a>(root: &Path, changed: impl Iterator<Item = &'a str>) -> Result<()> {
     let refuse = |path: &Path, why: &str| {

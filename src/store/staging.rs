@@ -65,13 +65,32 @@ pub struct Target {
     pub access: Access,
     /// Which of a run's directories it is.
     pub kind: BackupKind,
+    /// Whether files of a timestamped backup that the previous one has, byte for byte, become
+    /// hard links to them.
+    pub link_unchanged: bool,
 }
 
 /// The lock and the working directory, which go away together.
 #[derive(Debug)]
 struct Work {
     place: Place,
+    // Dropped in this order: the lock's directory lies in the directories made.
     _lock: Lock,
+    _made: MadeDirs,
+}
+
+/// Directories that a run made for its destination. Those that are empty at its end, because
+/// nothing was published, are removed again.
+#[derive(Debug)]
+struct MadeDirs(Vec<PathBuf>);
+
+impl Drop for MadeDirs {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            // Fails, as it should, for a directory that holds something.
+            let _ = fs::remove_dir(dir);
+        }
+    }
 }
 
 impl Work {
@@ -106,7 +125,8 @@ pub struct Staging {
     work: Work,
     target: Target,
     started: jiff::Timestamp,
-    previous: Option<Manifest>,
+    /// The backup that lies there, and its directory.
+    previous: Option<(PathBuf, Manifest)>,
     warnings: Vec<String>,
 }
 
@@ -122,13 +142,14 @@ impl Staging {
             root: target.root.clone(),
             access: target.access,
         };
-        files::make_root(&place.root, target.access.dir_mode())?;
+        let made = MadeDirs(files::make_root(&place.root, target.access.dir_mode())?);
         if target.layout == Layout::Timestamped {
             refuse_foreign_latest(&place.root)?;
         }
         let work = Work {
             _lock: Lock::acquire(&place.root, &place.work())?,
             place,
+            _made: made,
         };
         let place = &work.place;
 
@@ -152,7 +173,8 @@ impl Staging {
         }
         work.clear()?;
         let previous = match target.layout {
-            Layout::InPlace => live_manifest(&target, &mut warnings)?,
+            Layout::InPlace => live_manifest(&target, &mut warnings)?
+                .map(|manifest| (place.root.clone(), manifest)),
             Layout::Timestamped => inventory::newest_complete(&place.root)?,
         };
         let ignore = place.work().join(".gitignore");
@@ -184,7 +206,7 @@ impl Staging {
     /// The manifest of the backup that lies there: in place, or the newest complete one. It may
     /// have been edited by anybody, and in a timestamped layout may be of another database.
     pub fn previous_manifest(&self) -> Option<Manifest> {
-        self.previous.clone()
+        self.previous.as_ref().map(|(_, manifest)| manifest.clone())
     }
 
     /// A new file of the backup, `relative` as in [`names`](super::names). Any thread may call
@@ -246,8 +268,8 @@ impl Staging {
         let all = manifest.files().count() + 2;
         let (publication, written) = match target.layout {
             Layout::InPlace => {
-                let publication =
-                    publish::prepare_in_place(&work.place, manifest, previous.as_ref())?;
+                let previous = previous.as_ref().map(|(_, manifest)| manifest);
+                let publication = publish::prepare_in_place(&work.place, manifest, previous)?;
                 let written = match &publication {
                     // The record of the run is replaced always, and does not count.
                     Publication::InPlace { replace, marks, .. } => replace.len() + marks.len() - 1,
@@ -255,7 +277,15 @@ impl Staging {
                 };
                 (Some(publication), written)
             }
-            Layout::Timestamped => (None, all),
+            Layout::Timestamped => {
+                let linked = match &previous {
+                    Some((dir, previous)) if target.link_unchanged => {
+                        publish::link_unchanged(&work.place, manifest, dir, previous)
+                    }
+                    _ => 0,
+                };
+                (None, all - linked)
+            }
         };
         sync_tree(&work.place)?;
         Ok(Sealed {
@@ -273,7 +303,7 @@ impl Staging {
             return Err(Error::new(ErrorKind::Internal, what));
         }
         match &self.previous {
-            Some(previous)
+            Some((_, previous))
                 if self.target.layout == Layout::InPlace
                     && previous.database.name != manifest.database.name =>
             {

@@ -301,7 +301,7 @@ fn what_a_missing_privilege_hides_is_refused_unless_it_is_skipped() {
         b"CREATE VIEW v AS SELECT 1 AS one;
           CREATE TRIGGER t BEFORE INSERT ON acct_text FOR EACH ROW SET NEW.n = NEW.n;
           CREATE EVENT e ON SCHEDULE AT '2033-01-01 00:00:00' DO SET @a = 1;
-          CREATE FUNCTION f() RETURNS INT RETURN 1;",
+          CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1;",
     );
     let all = ["SHOW VIEW", "TRIGGER", "EVENT"];
     let attempt = |user: &str, without: &str, skip: &[&str]| {

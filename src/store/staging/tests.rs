@@ -17,6 +17,7 @@ pub(in crate::store) fn host(root: &Path) -> Target {
         layout: Layout::InPlace,
         access: Access::Public,
         kind: BackupKind::Host,
+        link_unchanged: true,
     }
 }
 
@@ -26,6 +27,7 @@ pub(in crate::store) fn user_data(root: &Path) -> Target {
         layout: Layout::Timestamped,
         access: Access::Private,
         kind: BackupKind::UserData,
+        link_unchanged: true,
     }
 }
 
