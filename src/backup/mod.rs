@@ -38,7 +38,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
 
     // A wrong password or configuration must not cost a service its uptime.
     report.phase(Phase::Catalog);
-    let (mut survey, mut _conn) = Survey::take(request, &destinations)?;
+    let (mut survey, _) = Survey::take(request, &destinations)?;
     let services = if request.services == ServiceAction::None {
         None
     } else {
