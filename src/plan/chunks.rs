@@ -94,7 +94,7 @@ impl ChunkKey {
     }
 
     /// `(a,b,c) >= bound`, nested so that an index on (a,b,c) serves it.
-    pub fn at_least(&self, bound: &[String]) -> String {
+    fn at_least(&self, bound: &[String]) -> String {
         compare(&self.split, bound, '>', ">=")
     }
 

@@ -10,7 +10,7 @@ use super::wire::read_cell;
 use super::{quote_identifier, quote_list};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
-use crate::plan::chunks::{ChunkKey, LiteralKind, literal_kind};
+use crate::plan::chunks::{ChunkKey, LiteralKind, Range, literal_kind};
 
 /// Rows looked at to learn how long rows are.
 const SAMPLE_ROWS: u64 = 200;
@@ -26,7 +26,8 @@ pub struct Split {
     pub bounds: Vec<Vec<String>>,
 }
 
-/// Finds bounds about `chunk_size` bytes of SQL apart.
+/// Finds bounds about `chunk_size` bytes of SQL apart. Walks the key once, and counts the
+/// table's rows on the way, so that the chunks can be held against that number.
 pub fn find_bounds(
     session: &mut Session,
     table: &Table,
@@ -34,127 +35,153 @@ pub fn find_bounds(
     chunk_size: u64,
     interrupt: &Interrupt,
 ) -> Result<Split> {
-    let within = |e: Error| e.within(format!("table `{}`: cannot find chunk bounds", table.name));
-    let name = quote_identifier(&table.name);
-    let rows =
-        read_number(session, &format!("SELECT COUNT(*) FROM {name}"), interrupt).map_err(within)?;
-    let row_bytes = sample_row_bytes(session, table, key, interrupt).map_err(within)?;
-    let step = (chunk_size / row_bytes.max(1)).max(1);
-    let mut split = Split {
-        rows,
-        bounds: Vec::new(),
+    let mut walk = Walk {
+        session,
+        table,
+        key,
+        interrupt,
     };
-    // A last chunk of less than half the size joins its neighbour.
-    let wanted = (rows + step / 2) / step;
-    let index = quote_identifier(&key.index);
-    let columns = quote_list(key.split.iter().map(String::as_str));
-    let not_null = if key.nullable {
-        format!(" WHERE {} IS NOT NULL", quote_identifier(&key.split[0]))
-    } else {
-        String::new()
-    };
-    let select = format!("SELECT {columns} FROM {name} FORCE INDEX ({index})");
-    while (split.bounds.len() as u64) + 1 < wanted {
-        let from = match split.bounds.last() {
-            None => not_null.clone(),
-            Some(bound) => format!(" WHERE {}", key.at_least(bound)),
-        };
-        let query = format!("{select}{from} ORDER BY {columns} LIMIT 1 OFFSET {step}");
-        let Some(mut bound) = read_key(session, table, key, &query, interrupt).map_err(within)?
-        else {
-            break;
-        };
-        if split.bounds.last() == Some(&bound) {
-            // Many rows share the leading columns: go on behind them.
-            let query = format!(
-                "{select} WHERE {} ORDER BY {columns} LIMIT 1",
-                key.above(&bound)
-            );
-            match read_key(session, table, key, &query, interrupt).map_err(within)? {
-                Some(next) => bound = next,
-                None => break,
+    walk.find(chunk_size)
+        .map_err(|e| e.within(format!("table `{}`: cannot find chunk bounds", table.name)))
+}
+
+/// A walk along a key.
+struct Walk<'a> {
+    session: &'a mut Session,
+    table: &'a Table,
+    key: &'a ChunkKey,
+    interrupt: &'a Interrupt,
+}
+
+impl Walk<'_> {
+    fn find(&mut self, chunk_size: u64) -> Result<Split> {
+        let row_bytes = self.sample_row_bytes()?;
+        let step = (chunk_size / row_bytes.max(1)).max(1);
+        let columns = quote_list(self.key.split.iter().map(String::as_str));
+        let select = format!("SELECT {columns} FROM {}", self.indexed_table());
+        // Rows are counted by the steps over them, if each key value stands for one row.
+        let mut exact = self.key.split.len() == self.key.order.len();
+        let mut bounds: Vec<Vec<String>> = Vec::new();
+        loop {
+            let since = self.rows_since(bounds.last());
+            let query = format!("{select}{since} ORDER BY {columns} LIMIT 1 OFFSET {step}");
+            let Some(mut bound) = self.read_key(&query)? else {
+                break;
+            };
+            if bounds.last() == Some(&bound) {
+                // Many rows share the leading columns: go on behind them.
+                exact = false;
+                let above = self.key.above(&bound);
+                let query = format!("{select} WHERE {above} ORDER BY {columns} LIMIT 1");
+                match self.read_key(&query)? {
+                    Some(next) => bound = next,
+                    None => break,
+                }
             }
+            bounds.push(bound);
         }
-        split.bounds.push(bound);
+        let count =
+            |condition: &str| format!("SELECT COUNT(*) FROM {}{condition}", self.indexed_table());
+        let last = count(&self.rows_since(bounds.last()));
+        let nulls = count(&format!(
+            " WHERE {} IS NULL",
+            quote_identifier(&self.key.split[0])
+        ));
+        let all = format!(
+            "SELECT COUNT(*) FROM {}",
+            quote_identifier(&self.table.name)
+        );
+        let rest = self.read_number(&last)?;
+        let rows = if exact {
+            let nulls = if self.key.nullable {
+                self.read_number(&nulls)?
+            } else {
+                0
+            };
+            bounds.len() as u64 * step + rest + nulls
+        } else {
+            self.read_number(&all)?
+        };
+        // A last chunk of less than half the size joins its neighbour.
+        if rest < step / 2 {
+            bounds.pop();
+        }
+        Ok(Split { rows, bounds })
     }
-    Ok(split)
-}
 
-/// The average length of the first rows, as SQL text.
-fn sample_row_bytes(
-    session: &mut Session,
-    table: &Table,
-    key: &ChunkKey,
-    interrupt: &Interrupt,
-) -> Result<u64> {
-    let lengths: Vec<_> = table
-        .stored_columns()
-        .map(|column| format!("COALESCE(LENGTH({}),4)", quote_identifier(&column.name)))
-        .collect();
-    if lengths.is_empty() {
-        return Ok(1);
-    }
-    let query = format!(
-        "SELECT COALESCE(CEILING(AVG(b)),1) FROM (SELECT {} AS b FROM {} FORCE INDEX ({}) ORDER BY {} LIMIT {SAMPLE_ROWS}) s",
-        lengths.join("+"),
-        quote_identifier(&table.name),
-        quote_identifier(&key.index),
-        key.order_by(),
-    );
-    Ok(read_number(session, &query, interrupt)? + lengths.len() as u64 * CELL_OVERHEAD)
-}
-
-fn read_number(session: &mut Session, query: &str, interrupt: &Interrupt) -> Result<u64> {
-    let cells = read_one(session, query, interrupt)?;
-    let text = cells
-        .and_then(|mut cells| cells.pop().flatten())
-        .unwrap_or_default();
-    std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.split('.').next()?.parse().ok())
-        .ok_or_else(|| Error::new(ErrorKind::Failed, "the server sent no number"))
-}
-
-fn read_key(
-    session: &mut Session,
-    table: &Table,
-    key: &ChunkKey,
-    query: &str,
-    interrupt: &Interrupt,
-) -> Result<Option<Vec<String>>> {
-    let Some(cells) = read_one(session, query, interrupt)? else {
-        return Ok(None);
-    };
-    let literals = key.split.iter().zip(cells).map(|(name, cell)| {
-        let column = table.column(name)?;
-        literal(literal_kind(column)?, column.charset.as_deref(), &cell?)
-    });
-    let literals: Option<Vec<String>> = literals.collect();
-    literals.map(Some).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Internal,
-            "a key value cannot be written as a literal",
+    fn indexed_table(&self) -> String {
+        let (name, index) = (&self.table.name, &self.key.index);
+        format!(
+            "{} FORCE INDEX ({})",
+            quote_identifier(name),
+            quote_identifier(index)
         )
-    })
-}
+    }
 
-/// Cells of the only row of a query; `None` when there is no row.
-fn read_one(
-    session: &mut Session,
-    query: &str,
-    interrupt: &Interrupt,
-) -> Result<Option<Vec<Option<Vec<u8>>>>> {
-    session.read(query, interrupt, |rows| {
-        let columns = rows.columns();
-        let mut cells = None;
-        while let Some(row) = rows.next_row()? {
-            let mut rest = row;
-            let read =
-                (0..columns).map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
-            cells = read.collect();
+    /// The condition for rows from `bound` on, or for all rows that have a key.
+    fn rows_since(&self, bound: Option<&Vec<String>>) -> String {
+        self.key.where_clause(&Range::Between(bound.cloned(), None))
+    }
+
+    /// The average length of the first rows, as SQL text.
+    fn sample_row_bytes(&mut self) -> Result<u64> {
+        let lengths: Vec<_> = self
+            .table
+            .stored_columns()
+            .map(|column| format!("COALESCE(LENGTH({}),4)", quote_identifier(&column.name)))
+            .collect();
+        if lengths.is_empty() {
+            return Ok(1);
         }
-        Ok(cells)
-    })
+        let query = format!(
+            "SELECT COALESCE(CEILING(AVG(b)),1) FROM (SELECT {} AS b FROM {} ORDER BY {} LIMIT {SAMPLE_ROWS}) s",
+            lengths.join("+"),
+            self.indexed_table(),
+            self.key.order_by(),
+        );
+        Ok(self.read_number(&query)? + lengths.len() as u64 * CELL_OVERHEAD)
+    }
+
+    fn read_number(&mut self, query: &str) -> Result<u64> {
+        let cells = self.read_one(query)?;
+        let text = cells.and_then(|mut cells| cells.pop().flatten());
+        std::str::from_utf8(&text.unwrap_or_default())
+            .ok()
+            .and_then(|text| text.split('.').next()?.parse().ok())
+            .ok_or_else(|| Error::new(ErrorKind::Failed, "the server sent no number"))
+    }
+
+    fn read_key(&mut self, query: &str) -> Result<Option<Vec<String>>> {
+        let Some(cells) = self.read_one(query)? else {
+            return Ok(None);
+        };
+        let literals = self.key.split.iter().zip(cells).map(|(name, cell)| {
+            let column = self.table.column(name)?;
+            literal(literal_kind(column)?, column.charset.as_deref(), &cell?)
+        });
+        let literals: Option<Vec<String>> = literals.collect();
+        literals.map(Some).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "a key value cannot be written as a literal",
+            )
+        })
+    }
+
+    /// Cells of the only row of a query; `None` when there is no row.
+    fn read_one(&mut self, query: &str) -> Result<Option<Vec<Option<Vec<u8>>>>> {
+        self.session.read(query, self.interrupt, |rows| {
+            let columns = rows.columns();
+            let mut cells = None;
+            while let Some(row) = rows.next_row()? {
+                let mut rest = row;
+                let read =
+                    (0..columns).map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
+                cells = read.collect();
+            }
+            Ok(cells)
+        })
+    }
 }
 
 /// A key value as a literal made of ASCII only.
