@@ -123,7 +123,8 @@ pub enum Phase {
 /// How far the data phase is.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Progress {
-    /// Share done, 0 to 1; never decreases and reaches 1 only at the end.
+    /// Share done, 0 to 1; reaches 1 only at the end. It falls when a table turns out to be
+    /// larger than the server's statistics said.
     pub fraction: f64,
     /// Rows read so far.
     pub rows: u64,

@@ -21,6 +21,8 @@ use crate::store::manifest::{ChunkEntry, DataEntry, TableKind};
 use crate::store::names;
 use crate::store::sink::Sink;
 
+/// Bytes of a row that is shorter than most.
+const SHORT_ROW: u64 = 32;
 /// Bytes of a row that is longer than most.
 const LONG_ROW: u64 = 256;
 
@@ -50,8 +52,7 @@ pub(super) fn save(
     let (transactional, others): (Vec<&TablePlan>, Vec<&TablePlan>) = plans
         .iter()
         .partition(|plan| contents.items[plan.item].table.transactional);
-    let mut base = ProgressBase::new();
-    announce(contents, &plans, &mut base, report);
+    let mut base = ProgressBase::new(announce(contents, &plans, report));
     // Tables without transactions first: writers to them wait for the lock until they are done.
     let jobs_before = jobs(contents, &others, stagings, request)?;
     let mut done = pipeline::run(pool, jobs_before, &mut base, report.observer, interrupt)?;
@@ -198,7 +199,9 @@ impl TablePlan {
         } else {
             table.rows
         };
-        (rows / chunks, table.data_bytes.max(1) / chunks)
+        // The size in the statistics lags behind the rows after a bulk load.
+        let bytes = table.data_bytes.max(rows.saturating_mul(SHORT_ROW));
+        (rows / chunks, (bytes / chunks).max(1))
     }
 
     fn query(&self, contents: &Contents<'_>, encoding: &TableEncoding, range: &Range) -> String {
@@ -227,26 +230,22 @@ impl TablePlan {
     }
 }
 
-fn announce(
-    contents: &Contents<'_>,
-    plans: &[TablePlan],
-    base: &mut ProgressBase,
-    report: &Reporter<'_>,
-) {
+/// Tells what is about to be read; its size in bytes, estimated.
+fn announce(contents: &Contents<'_>, plans: &[TablePlan], report: &Reporter<'_>) -> u64 {
     let (mut rows, mut bytes, mut chunks) = (0, 0, 0);
     for plan in plans {
         let (chunk_rows, chunk_bytes) = plan.estimate(contents);
         chunks += plan.ranges.len();
         rows += chunk_rows * plan.ranges.len() as u64;
-        bytes += chunk_bytes.max(1) * plan.ranges.len() as u64;
+        bytes += chunk_bytes * plan.ranges.len() as u64;
     }
-    base.total_bytes = bytes;
     report.observer.event(&Event::Planned {
         tables: plans.len(),
         chunks,
         rows,
         bytes,
     });
+    bytes
 }
 
 /// The jobs of some tables.

@@ -5,7 +5,7 @@
 //! The number of blocks is the memory bound and the only back-pressure: a reader that finds
 //! none free waits until the pool has written one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::config::Compression;
 use crate::encode::insert::TableEncoding;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer, Progress, WorkerProgress};
+use crate::event::{Event, Observer, Progress};
 use crate::interrupt::Interrupt;
 use crate::server::snapshot::{PooledSession, SnapshotPool};
 use crate::store::manifest::FileEntry;
@@ -22,12 +22,15 @@ use crate::store::sink::Sink;
 
 mod block;
 mod lane;
+mod progress;
 mod reader;
 #[cfg(test)]
 mod tests;
 
 pub use block::BlockPool;
 pub use lane::{LaneHandle, Lanes};
+use progress::JobPlan;
+pub use progress::{ChunkMeter, ProgressBase};
 pub use reader::{ChunkRead, ChunkScript, stream_chunk};
 
 /// How often progress is told.
@@ -81,10 +84,10 @@ pub struct Counters {
     pub stored_bytes: AtomicU64,
 }
 
-/// What a reader is busy with; its row count is shared with the reader.
+/// What a reader is busy with; the meter is shared with the reader.
 struct Busy {
     job: usize,
-    rows: Arc<AtomicU64>,
+    meter: Arc<ChunkMeter>,
 }
 
 /// What readers tell the coordinator.
@@ -92,7 +95,7 @@ enum Message {
     Started {
         worker: usize,
         job: usize,
-        rows: Arc<AtomicU64>,
+        meter: Arc<ChunkMeter>,
     },
     Read {
         worker: usize,
@@ -143,49 +146,6 @@ impl Failure {
 impl Default for Failure {
     fn default() -> Self {
         Failure::new()
-    }
-}
-
-/// The part of a run's progress that lies before this call, and the clock.
-#[derive(Debug, Clone)]
-pub struct ProgressBase {
-    /// When the data phase began.
-    pub began: Instant,
-    /// Rows, bytes and tables of earlier calls.
-    pub rows: u64,
-    /// Bytes of SQL of earlier calls.
-    pub raw_bytes: u64,
-    /// Bytes written by earlier calls.
-    pub stored_bytes: u64,
-    /// Tables complete.
-    pub tables_done: usize,
-    /// Estimated bytes of work done.
-    pub done_bytes: u64,
-    /// Estimated bytes of work over all calls.
-    pub total_bytes: u64,
-    /// The largest share told so far.
-    pub fraction: f64,
-}
-
-impl ProgressBase {
-    /// Before the first call.
-    pub fn new() -> ProgressBase {
-        ProgressBase {
-            began: Instant::now(),
-            rows: 0,
-            raw_bytes: 0,
-            stored_bytes: 0,
-            tables_done: 0,
-            done_bytes: 0,
-            total_bytes: 0,
-            fraction: 0.0,
-        }
-    }
-}
-
-impl Default for ProgressBase {
-    fn default() -> Self {
-        ProgressBase::new()
     }
 }
 
@@ -263,40 +223,6 @@ pub fn run(
     }
 }
 
-/// What the coordinator remembers of a job after a reader has taken it.
-struct JobPlan {
-    table: usize,
-    name: String,
-    chunk: usize,
-    chunks: usize,
-    rows: u64,
-    bytes: u64,
-}
-
-impl JobPlan {
-    fn of(job: &Job<'_>) -> JobPlan {
-        JobPlan {
-            table: job.table,
-            name: job.name.clone(),
-            chunk: job.chunk,
-            chunks: job.chunks,
-            rows: job.estimated_rows.max(1),
-            bytes: job.estimated_bytes.max(1),
-        }
-    }
-
-    /// The share of this job after `rows` rows of an estimate that may be wrong: it nears 1
-    /// and never gets there before the job is done.
-    fn share(&self, rows: u64) -> f64 {
-        let (rows, expected) = (rows as f64, self.rows as f64);
-        if rows < 0.9 * expected {
-            rows / expected
-        } else {
-            rows / (rows / 0.9).max(expected)
-        }
-    }
-}
-
 /// One reader thread.
 struct Reader<'a> {
     worker: usize,
@@ -331,11 +257,11 @@ impl Reader<'_> {
     }
 
     fn read(&self, index: usize, job: Job<'_>, session: &mut PooledSession) -> Result<()> {
-        let rows = Arc::new(AtomicU64::new(0));
+        let meter = Arc::new(ChunkMeter::default());
         self.tell(Message::Started {
             worker: self.worker,
             job: index,
-            rows: Arc::clone(&rows),
+            meter: Arc::clone(&meter),
         });
         let messages = self.messages.clone();
         let sink = (job.open)()?;
@@ -358,7 +284,7 @@ impl Reader<'_> {
                 &job.script,
                 &mut lane,
                 self.blocks,
-                &rows,
+                &meter,
                 &self.failure.stop,
             )
         })?;
@@ -445,7 +371,7 @@ impl Coordinator<'_> {
                 failure.set(Error::interrupted());
             }
             match inbox.recv_timeout(TICK) {
-                Ok(Message::Started { worker, job, rows }) => {
+                Ok(Message::Started { worker, job, meter }) => {
                     let plan = &self.plans[job];
                     self.observer.event(&Event::ChunkStarted {
                         worker,
@@ -454,7 +380,7 @@ impl Coordinator<'_> {
                         chunks: plan.chunks,
                         rows: plan.rows,
                     });
-                    self.busy[worker] = Some(Busy { job, rows });
+                    self.busy[worker] = Some(Busy { job, meter });
                 }
                 Ok(Message::Read { worker, job, read }) => {
                     let table = self.plans[job].name.clone();
@@ -464,8 +390,7 @@ impl Coordinator<'_> {
                         rows: read.rows,
                     });
                     self.busy[worker] = None;
-                    self.base.rows += read.rows;
-                    self.base.done_bytes += self.plans[job].bytes;
+                    self.base.read(&self.plans[job], &read);
                     self.reads[job] = Some(read);
                     if let Some(at) = stored_early.iter().position(|(stored, _)| *stored == job) {
                         let (_, file) = stored_early.swap_remove(at);
@@ -491,8 +416,7 @@ impl Coordinator<'_> {
         }
         let progress = self.progress();
         self.observer.event(&Event::Progress(progress));
-        self.base.raw_bytes += self.counters.raw_bytes.load(Ordering::Relaxed);
-        self.base.stored_bytes += self.counters.stored_bytes.load(Ordering::Relaxed);
+        self.base.add(self.counters);
     }
 
     fn complete(&mut self, job: usize, file: FileEntry) {
@@ -513,41 +437,12 @@ impl Coordinator<'_> {
         self.done.push(done);
     }
 
-    fn progress(&mut self) -> Progress {
-        let mut rows = self.base.rows;
-        let mut done = self.base.done_bytes as f64;
-        let mut workers = Vec::new();
-        for (worker, busy) in self.busy.iter().enumerate() {
-            let Some(busy) = busy else { continue };
-            let plan = &self.plans[busy.job];
-            let read = busy.rows.load(Ordering::Relaxed);
-            rows += read;
-            done += plan.share(read) * plan.bytes as f64;
-            workers.push(WorkerProgress {
-                worker,
-                table: plan.name.clone(),
-                chunk: plan.chunk + 1,
-                chunks: plan.chunks,
-                rows: read,
-                estimated_rows: plan.rows,
-            });
-        }
-        let total = self.base.total_bytes as f64;
-        let fraction = if total > 0.0 {
-            (done / total).min(1.0)
-        } else {
-            0.0
-        };
-        self.base.fraction = self.base.fraction.max(fraction);
-        Progress {
-            fraction: self.base.fraction,
-            rows,
-            raw_bytes: self.base.raw_bytes + self.counters.raw_bytes.load(Ordering::Relaxed),
-            stored_bytes: self.base.stored_bytes
-                + self.counters.stored_bytes.load(Ordering::Relaxed),
-            tables_done: self.base.tables_done,
-            seconds: self.base.began.elapsed().as_secs_f64(),
-            workers,
-        }
+    fn progress(&self) -> Progress {
+        let busy = self.busy.iter().enumerate();
+        let busy = busy.filter_map(|(worker, busy)| {
+            let Busy { job, meter } = busy.as_ref()?;
+            Some((worker, &self.plans[*job], &**meter))
+        });
+        self.base.progress(busy, self.counters)
     }
 }

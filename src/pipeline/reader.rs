@@ -1,12 +1,13 @@
 //! Reading one chunk: rows from a source into the blocks of a lane, with a digest and a
 //! count taken on the way.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::block::{BLOCK_BYTES, BlockPool};
 use super::lane::LaneHandle;
+use super::progress::ChunkMeter;
 use crate::encode::insert::{InsertWriter, Room, TableEncoding};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
@@ -34,14 +35,14 @@ pub struct ChunkRead {
     pub largest_statement: usize,
 }
 
-/// Reads all rows of `source` and sends them, encoded, down the lane. `rows` counts along.
+/// Reads all rows of `source` and sends them, encoded, down the lane. `meter` counts along.
 pub fn stream_chunk(
     source: &mut dyn RowSource,
     encoding: &TableEncoding,
     script: &ChunkScript,
     lane: &mut LaneHandle<'_>,
     blocks: &BlockPool,
-    rows: &AtomicU64,
+    meter: &ChunkMeter,
     stop: &Interrupt,
 ) -> Result<ChunkRead> {
     /// Rows between two looks at the stop flag.
@@ -69,7 +70,9 @@ pub fn stream_chunk(
             Err(error) => break Err(error),
         }
         if read.rows.is_multiple_of(LOOK) {
-            rows.store(read.rows, Ordering::Relaxed);
+            meter.rows.store(read.rows, Ordering::Relaxed);
+            let raw_bytes = read.raw_bytes + block.raw.len() as u64;
+            meter.raw_bytes.store(raw_bytes, Ordering::Relaxed);
             if let Err(error) = stop.check() {
                 break Err(error);
             }
@@ -83,7 +86,8 @@ pub fn stream_chunk(
     block.raw.extend_from_slice(&script.footer);
     read.raw_bytes += block.raw.len() as u64;
     read.largest_statement = writer.largest_statement();
-    rows.store(read.rows, Ordering::Relaxed);
+    meter.rows.store(read.rows, Ordering::Relaxed);
+    meter.raw_bytes.store(read.raw_bytes, Ordering::Relaxed);
     lane.send(block, true);
     Ok(read)
 }

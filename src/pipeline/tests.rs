@@ -1,11 +1,11 @@
 //! The pipeline from an in-memory row source to an in-memory sink, without a server.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::block::BlockPool;
 use super::lane::Lanes;
+use super::progress::ChunkMeter;
 use super::reader::{ChunkRead, ChunkScript, stream_chunk};
 use super::{Counters, Failure};
 use crate::config::Compression;
@@ -110,7 +110,7 @@ impl Stage {
             footer: b"-- footer\n".to_vec(),
         };
         let encoding = TableEncoding::new(&table(), 1 << 24);
-        let rows = AtomicU64::new(0);
+        let meter = ChunkMeter::default();
         let stop = &self.failure.stop;
         let read = stream_chunk(
             source,
@@ -118,7 +118,7 @@ impl Stage {
             &script,
             &mut lane,
             &self.blocks,
-            &rows,
+            &meter,
             stop,
         );
         drop(lane);
