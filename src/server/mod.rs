@@ -4,6 +4,7 @@
 pub mod bounds;
 pub mod catalog;
 pub mod connect;
+pub mod consistency;
 pub mod definitions;
 pub mod flavor;
 pub mod lock;
