@@ -388,8 +388,13 @@ fn read_sources(flags: &ConnectionOverrides, environment: &Environment) -> Resul
         sources.push(parse_credentials(file, &read_named(file)?)?);
     }
     let system = &environment.system_credentials;
-    if let Some(content) = read_if_there(system)? {
-        sources.push(parse_credentials(system, &content)?);
+    let named = flags.db_config.is_some() || flags.defaults_file.is_some();
+    match read_if_there(system) {
+        Ok(Some(content)) => sources.push(parse_credentials(system, &content)?),
+        Ok(None) => {}
+        // Whoever names a file of their own need not be able to read this one.
+        Err(_) if named => {}
+        Err(error) => return Err(error),
     }
     if flags.defaults_file.is_none()
         && let Some(home) = &environment.home

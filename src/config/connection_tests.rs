@@ -188,6 +188,15 @@ fn a_file_that_exists_but_cannot_be_read_is_an_error() {
 }
 
 #[test]
+fn the_system_file_need_not_be_readable_for_who_names_another() {
+    let mut machine = Machine::new();
+    fs::create_dir(machine.path("system.yaml")).unwrap();
+    machine.error();
+    machine.flags.db_config = machine.file("own.yaml", "database: {db_user: other}\n");
+    assert_eq!(machine.resolve().user, "other");
+}
+
+#[test]
 fn passwords_in_order() {
     let mut machine = Machine::new();
     machine.file(".my.cnf", "[client]\npassword=home\n");
