@@ -32,6 +32,8 @@ pub enum CellKind {
     Binary,
     /// In hexadecimal: BIT.
     Bits,
+    /// Not at all: the stand-in for a table without a column that can be written.
+    Nothing,
 }
 
 impl CellKind {
@@ -116,6 +118,7 @@ impl CellKind {
                 out.extend_from_slice(b"_binary");
                 write_quoted(value, out);
             }
+            CellKind::Nothing => {}
             CellKind::Bits => {
                 out.extend_from_slice(b"X'");
                 write_hex_digits(value, out);

@@ -24,22 +24,21 @@ impl TableEncoding {
     pub fn new(table: &Table, max_allowed_packet: u64) -> TableEncoding {
         let columns: Vec<_> = table.stored_columns().collect();
         let names = quote_list(columns.iter().map(|c| c.name.as_str()));
-        let select: Vec<_> = columns.iter().map(|c| CellKind::select(c)).collect();
+        let mut kinds: Vec<_> = columns.iter().map(|c| CellKind::of(c)).collect();
+        let mut select: Vec<_> = columns.iter().map(|c| CellKind::select(c)).collect();
+        if kinds.is_empty() {
+            // All columns are generated. There are rows all the same.
+            kinds.push(CellKind::Nothing);
+            select.push("''".to_owned());
+        }
         let limit = usize::try_from(max_allowed_packet)
             .unwrap_or(usize::MAX)
             .saturating_sub(64);
+        let name = quote_identifier(&table.name);
         TableEncoding {
-            kinds: columns.iter().map(|c| CellKind::of(c)).collect(),
-            select_list: if select.is_empty() {
-                "NULL".into()
-            } else {
-                select.join(",")
-            },
-            prefix: format!(
-                "INSERT INTO {} ({names}) VALUES\n",
-                quote_identifier(&table.name)
-            )
-            .into_bytes(),
+            kinds,
+            select_list: select.join(","),
+            prefix: format!("INSERT INTO {name} ({names}) VALUES\n").into_bytes(),
             max_statement: STATEMENT_BYTES.min(limit),
         }
     }

@@ -272,7 +272,7 @@ impl Reader<'_> {
                 let _ = messages.send(Message::Stored { job: index, file });
             });
         let read = session.read(&job.query, &self.failure.stop, |source| {
-            if source.columns() != job.encoding.columns().max(1) {
+            if source.columns() != job.encoding.columns() {
                 return Err(Error::new(
                     ErrorKind::Failed,
                     "the server sent other columns than were asked for",
