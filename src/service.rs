@@ -3,6 +3,7 @@
 //! guard: whatever ends the run, consumers do not stay stopped unless that was asked for.
 
 use std::fmt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -66,6 +67,8 @@ impl Default for Systemctl {
 impl ServiceManager for Systemctl {
     fn run(&self, verb: Verb, service: &str) -> Result<()> {
         let output = Command::new(&self.program)
+            // Not ours, so that a Ctrl-C meant for the run does not end it.
+            .process_group(0)
             .args([verb.to_string().as_str(), "--", service])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -39,7 +39,8 @@ impl Survey {
     /// Connects and looks around. Refuses where a missing privilege would hide something that
     /// belongs into the backup. The connection is returned for further use.
     pub fn take(request: &Request, destinations: &Destinations) -> Result<(Survey, Conn)> {
-        let (connector, mut conn) = Connector::open(&request.connection)?;
+        let (connector, mut conn) =
+            Connector::open(&request.connection, request.config.lock_wait_timeout)?;
         let flavor = Flavor::detect(&mut conn)?;
         let privileges = Privileges::read(&mut conn, &request.connection.database)?;
         privileges.require_reading()?;
@@ -86,6 +87,13 @@ impl Survey {
         for kind in &request.config.skip_objects {
             self.warnings.push(format!("{kind} are left out, as asked"));
         }
+        for (name, listed) in &self.listing.tables {
+            if listed.versioned && destinations.of_data(self.category(name)).is_some() {
+                self.warnings.push(format!(
+                    "table `{name}` is system-versioned: its current rows are saved, their history is not"
+                ));
+            }
+        }
         let unsafe_tables: Vec<_> = self
             .data_tables(destinations)
             .into_iter()
@@ -121,7 +129,7 @@ impl Survey {
         let tables = self.listing.tables.iter();
         let saved = tables.filter(|(name, _)| destinations.of_data(self.category(name)).is_some());
         saved
-            .map(|(name, transactional)| (name.clone(), *transactional))
+            .map(|(name, listed)| (name.clone(), listed.transactional))
             .collect()
     }
 }

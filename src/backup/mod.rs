@@ -40,29 +40,23 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     // A wrong password or configuration must not cost a service its uptime.
     report.phase(Phase::Catalog);
     let (mut survey, _) = Survey::take(request, &destinations)?;
+    // Nor must a destination that cannot be had. What this makes goes again if the run fails.
+    let stagings = Stagings::begin(&destinations, request, &report)?;
     let services = if request.services == ServiceAction::None {
         None
     } else {
         report.phase(Phase::Services);
+        let (consumers, providers) = (&request.config.consumers, &request.config.providers);
         let manager = Systemctl::default();
-        let config = &request.config;
-        let guard = Services::prepare(
-            request.services,
-            &config.consumers,
-            &config.providers,
-            manager,
-            observer,
-        )?;
+        let guard = Services::prepare(request.services, consumers, providers, manager, observer)?;
         survey = survey_restarted_server(request, &destinations, interrupt)?;
         Some(guard)
     };
     report.connected(&survey, request);
-    survey
-        .warnings
-        .iter()
-        .for_each(|warning| report.warn(warning));
+    for warning in &survey.warnings {
+        report.warn(warning);
+    }
 
-    let stagings = Stagings::begin(&destinations, request.config.link_unchanged, &report)?;
     report.phase(Phase::Snapshot);
     let threads = threads(request);
     let tables = survey.data_tables(&destinations);
@@ -73,13 +67,17 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
             privileges: &survey.privileges,
             threads,
             consistency: request.config.consistency,
-            lock_wait_timeout: request.config.lock_wait_timeout,
             tables: &tables,
         },
         interrupt,
     )?;
     report.snapshot(&pool);
     let catalog = catalog_in_snapshot(&pool, &survey, request)?;
+    for name in catalog.invalid_views() {
+        report.warn(&format!(
+            "view `{name}` is invalid at the source (what it needs is gone): its file will not load"
+        ));
+    }
     interrupt.check()?;
 
     report.phase(Phase::Structure);
@@ -94,7 +92,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         &report,
         interrupt,
     )?;
-    structure::check_unchanged(&contents, &pool, interrupt)?;
+    structure::check_unchanged(&contents, &pool, &survey.listing, interrupt)?;
     let data_seconds = data_began.elapsed().as_secs_f64();
 
     report.phase(Phase::Publish);
@@ -237,7 +235,7 @@ pub(crate) struct Stagings(BTreeMap<BackupKind, Staging>);
 impl Stagings {
     fn begin(
         destinations: &Destinations,
-        link_unchanged: bool,
+        request: &Request,
         report: &Reporter<'_>,
     ) -> Result<Stagings> {
         let mut stagings = BTreeMap::new();
@@ -259,7 +257,8 @@ impl Stagings {
                 layout,
                 access,
                 kind,
-                link_unchanged,
+                database: request.connection.database.clone(),
+                link_unchanged: request.config.link_unchanged,
             })?;
             staging
                 .warnings()

@@ -8,9 +8,9 @@ use super::contents::Contents;
 use crate::encode::script::{compound, simple, view, without_auto_increment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
-use crate::server::catalog::Table;
+use crate::server::catalog::{Listing, Table};
 use crate::server::definitions::{self, Definition};
-use crate::server::snapshot::{Session, SnapshotPool};
+use crate::server::snapshot::{Session, SnapshotPool, with_results_in};
 use crate::store::manifest::{BackupKind, ObjectEntry, TableKind};
 use crate::store::names;
 
@@ -22,8 +22,9 @@ pub(super) fn save(
     interrupt: &Interrupt,
 ) -> Result<()> {
     save_tables(contents, pool, stagings, interrupt)?;
-    save_views(contents, pool, stagings, interrupt)?;
+    // Views may call functions, which are not looked at before they run.
     save_routines(contents, pool, stagings, interrupt)?;
+    save_views(contents, pool, stagings, interrupt)?;
     save_triggers(contents, pool, stagings, interrupt)?;
     save_events(contents, pool, stagings, interrupt)
 }
@@ -75,21 +76,25 @@ fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// Reads the definitions of all tables again, after their rows: one that has changed may not
-/// fit the rows that were read under another.
+/// Looks at all tables again, after their rows. One that was altered, or whose name another
+/// table has taken, may not be what was read under its name in the snapshot.
 pub(super) fn check_unchanged(
     contents: &Contents<'_>,
     pool: &SnapshotPool,
+    before: &Listing,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    let mut session = pool.session()?;
+    let after = with_results_in(&mut session, "utf8mb4", Listing::read)?;
+    drop(session);
     pool.map(&contents.items, interrupt, |session, item| {
-        if definition(session, item.table)? == item.definition {
+        let name = &item.table.name;
+        let same = before.tables.get(name) == after.tables.get(name)
+            && definition(session, item.table)? == item.definition;
+        if same {
             return Ok(());
         }
-        let what = format!(
-            "table `{}`: its definition changed during the backup",
-            item.table.name
-        );
+        let what = format!("table `{name}`: it was altered or replaced during the backup");
         Err(Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs"))
     })?;
     Ok(())
@@ -118,6 +123,8 @@ fn save_views(
         let placeholders: Vec<_> = all_needed(name, &needs)
             .into_iter()
             .map(|needed| (needed, &contents.catalog.views[needed].columns[..]))
+            // A view that is invalid at the source has no columns there.
+            .filter(|(_, columns)| !columns.is_empty())
             .collect();
         let statement = view(texts[name], &placeholders, contents.flavor);
         save_object(
@@ -142,16 +149,23 @@ fn save_routines(
     let texts = pool.map(routines, interrupt, |session, routine| {
         definitions::routine(session, routine)
     })?;
+    let mut files: BTreeMap<(String, &str), Vec<Vec<u8>>> = BTreeMap::new();
     for (routine, text) in routines.iter().zip(&texts) {
-        let kind = routine.kind.to_ascii_lowercase().replace(' ', "-");
-        let file = names::routine(&kind, &routine.name);
+        // A package and its body share a file, because their order matters.
+        let kind = routine.kind.strip_suffix(" BODY").unwrap_or(&routine.kind);
+        let statements = files
+            .entry((kind.to_ascii_lowercase(), &routine.name))
+            .or_default();
+        statements.push(compound(text));
+    }
+    for ((kind, name), statements) in files {
         save_object(
             contents,
             stagings,
             &kind,
-            &routine.name,
-            file,
-            &[compound(text)],
+            name,
+            names::routine(&kind, name),
+            &statements,
         )?;
     }
     Ok(())

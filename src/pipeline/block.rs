@@ -15,13 +15,40 @@ const BLOCK_CAPACITY: usize = BLOCK_BYTES + (64 << 10);
 /// A block that a large row made grow beyond this gives the memory back.
 const KEEP_CAPACITY: usize = 2 * BLOCK_BYTES;
 
-/// A buffer of whole statements, and the buffer they are compressed into.
 #[derive(Debug, Default)]
+struct Buffers {
+    raw: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+/// A buffer of whole statements, and the buffer they are compressed into. Dropped, wherever
+/// and for whatever reason, it goes back to its pool, emptied.
+#[derive(Debug)]
 pub struct Block {
     /// SQL text.
     pub raw: Vec<u8>,
     /// The same as a zstd frame.
     pub packed: Vec<u8>,
+    pool: BlockPool,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let empty = |buffer: &mut Vec<u8>| {
+            buffer.clear();
+            if buffer.capacity() > KEEP_CAPACITY {
+                Vec::new()
+            } else {
+                std::mem::take(buffer)
+            }
+        };
+        let buffers = Buffers {
+            raw: empty(&mut self.raw),
+            packed: empty(&mut self.packed),
+        };
+        // There is room for all blocks that exist.
+        let _ = self.pool.shared.give_back.try_send(buffers);
+    }
 }
 
 /// The fixed set of blocks.
@@ -32,8 +59,8 @@ pub struct BlockPool {
 
 #[derive(Debug)]
 struct Shared {
-    free: Receiver<Block>,
-    give_back: Sender<Block>,
+    free: Receiver<Buffers>,
+    give_back: Sender<Buffers>,
     size: usize,
 }
 
@@ -42,7 +69,7 @@ impl BlockPool {
     pub fn new(size: usize) -> BlockPool {
         let (give_back, free) = bounded(size);
         for _ in 0..size {
-            let _ = give_back.try_send(Block::default());
+            let _ = give_back.try_send(Buffers::default());
         }
         BlockPool {
             shared: Arc::new(Shared {
@@ -58,9 +85,13 @@ impl BlockPool {
         loop {
             stop.check()?;
             match self.shared.free.recv_timeout(Duration::from_millis(200)) {
-                Ok(mut block) => {
-                    block.raw.reserve(BLOCK_CAPACITY);
-                    return Ok(block);
+                Ok(Buffers { mut raw, packed }) => {
+                    raw.reserve(BLOCK_CAPACITY);
+                    return Ok(Block {
+                        raw,
+                        packed,
+                        pool: self.clone(),
+                    });
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => stop.raise(),
@@ -68,23 +99,11 @@ impl BlockPool {
         }
     }
 
-    /// Gives a block back, emptied.
-    pub fn put(&self, mut block: Block) {
-        for buffer in [&mut block.raw, &mut block.packed] {
-            buffer.clear();
-            if buffer.capacity() > KEEP_CAPACITY {
-                *buffer = Vec::new();
-            }
-        }
-        // There is room for all blocks that exist.
-        let _ = self.shared.give_back.try_send(block);
-    }
-
     /// Waits until nobody holds a block any more.
     pub fn wait_until_all_returned(&self) {
-        let blocks: Vec<_> = self.shared.free.iter().take(self.shared.size).collect();
-        for block in blocks {
-            self.put(block);
+        let all: Vec<_> = self.shared.free.iter().take(self.shared.size).collect();
+        for buffers in all {
+            let _ = self.shared.give_back.try_send(buffers);
         }
     }
 }

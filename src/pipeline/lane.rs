@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, compress_bound};
 
-use super::block::{Block, BlockPool};
+use super::block::Block;
 use super::{Counters, Failure};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +23,6 @@ pub struct Lanes {
 }
 
 struct Shared {
-    blocks: BlockPool,
     counters: Arc<Counters>,
     failure: Arc<Failure>,
 }
@@ -52,12 +51,7 @@ struct State {
 
 impl Lanes {
     /// A pool of `threads` threads.
-    pub fn new(
-        threads: usize,
-        blocks: &BlockPool,
-        counters: &Arc<Counters>,
-        failure: &Arc<Failure>,
-    ) -> Result<Lanes> {
+    pub fn new(threads: usize, counters: &Arc<Counters>, failure: &Arc<Failure>) -> Result<Lanes> {
         let failed = Arc::clone(failure);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -71,7 +65,6 @@ impl Lanes {
             .build()
             .map_err(|e| Error::new(ErrorKind::Internal, "cannot start threads").because(e))?;
         let shared = Shared {
-            blocks: blocks.clone(),
             counters: Arc::clone(counters),
             failure: Arc::clone(failure),
         };
@@ -127,49 +120,21 @@ impl LaneHandle<'_> {
     }
 }
 
-/// Gives its block back even when compressing or writing panics.
-struct Returned<'a> {
-    block: Option<Block>,
-    blocks: &'a BlockPool,
-}
-
-impl<'a> Returned<'a> {
-    fn new(block: Block, blocks: &'a BlockPool) -> Self {
-        Returned {
-            block: Some(block),
-            blocks,
-        }
-    }
-}
-
-impl Drop for Returned<'_> {
-    fn drop(&mut self) {
-        if let Some(block) = self.block.take() {
-            self.blocks.put(block);
-        }
-    }
-}
-
 impl Lane {
-    fn deliver(&self, sequence: u64, block: Block, last: bool) {
-        let mut guard = Returned::new(block, &self.shared.blocks);
+    fn deliver(&self, sequence: u64, mut block: Block, last: bool) {
         if self.shared.failure.stop.is_raised() {
             return;
         }
-        let Some(block) = &mut guard.block else {
-            return;
-        };
+        let raw_bytes = block.raw.len() as u64;
         self.shared
             .counters
             .raw_bytes
-            .fetch_add(block.raw.len() as u64, Ordering::Relaxed);
-        if let Err(error) = compress(self.compression, block) {
+            .fetch_add(raw_bytes, Ordering::Relaxed);
+        if let Err(error) = compress(self.compression, &mut block) {
             return self.fail(error);
         }
         let mut state = self.lock();
-        if let Some(block) = guard.block.take() {
-            state.ready.insert(sequence, (block, last));
-        }
+        state.ready.insert(sequence, (block, last));
         if !state.writing {
             state.writing = true;
             self.write_ready(state);
@@ -188,21 +153,18 @@ impl Lane {
             state.next += 1;
             let sink = state.sink.take();
             drop(state);
-            let Some(mut sink) = sink else {
-                return self.shared.blocks.put(block);
-            };
-            let guard = Returned::new(block, &self.shared.blocks);
-            let Some(block) = &guard.block else { return };
+            let Some(mut sink) = sink else { return };
             let bytes = match self.compression {
                 Compression::None => &block.raw,
                 Compression::Zstd(_) => &block.packed,
             };
             let written = sink.write(bytes);
+            let stored_bytes = bytes.len() as u64;
             self.shared
                 .counters
                 .stored_bytes
-                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            drop(guard);
+                .fetch_add(stored_bytes, Ordering::Relaxed);
+            drop(block);
             if let Err(error) = written {
                 return self.fail(error);
             }
@@ -231,16 +193,6 @@ impl Lane {
         let on_stored = self.lock().on_stored.take();
         if let Some(on_stored) = on_stored {
             on_stored(file);
-        }
-    }
-}
-
-impl Drop for Lane {
-    /// Blocks that were never written go back.
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (_, (block, _)) in std::mem::take(&mut state.ready) {
-            self.shared.blocks.put(block);
         }
     }
 }

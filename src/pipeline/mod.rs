@@ -174,7 +174,7 @@ pub fn run(
     let counters = Arc::new(Counters::default());
     let failure = Arc::new(Failure::new());
     let (messages, inbox) = bounded::<Message>(1024);
-    let lanes = Lanes::new(cores, &blocks, &counters, &failure)?;
+    let lanes = Lanes::new(cores, &counters, &failure)?;
     let (job_sender, job_queue) = bounded(jobs.len());
     for job in jobs.into_iter().enumerate() {
         // The channel holds all of them.
@@ -207,7 +207,7 @@ pub fn run(
             scope.spawn(move || reader.work(session));
         }
         drop(messages);
-        coordinator.watch(&inbox, readers, &failure, interrupt);
+        coordinator.watch(inbox, readers, &failure, interrupt);
     });
     // Files may still be written to; nothing may be cleaned up below them.
     blocks.wait_until_all_returned();
@@ -341,6 +341,17 @@ impl TableTotals {
     }
 }
 
+/// Stops the workers when the coordinator panics, so that the run ends instead of hanging.
+struct StopOnPanic<'a>(&'a Failure);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop.raise();
+        }
+    }
+}
+
 struct Coordinator<'a> {
     plans: &'a [JobPlan],
     counters: &'a Counters,
@@ -354,15 +365,16 @@ struct Coordinator<'a> {
 }
 
 impl Coordinator<'_> {
-    /// Takes messages until every sender is gone: all readers have ended and all lanes are
-    /// closed.
+    /// Takes messages until all readers have ended and all files are complete, or the run has
+    /// failed and come to rest. If an observer panics, the workers stop.
     fn watch(
         &mut self,
-        inbox: &Receiver<Message>,
+        inbox: Receiver<Message>,
         mut readers: usize,
         failure: &Failure,
         interrupt: &Interrupt,
     ) {
+        let _stop = StopOnPanic(failure);
         let mut next_tick = Instant::now();
         // Files can be complete before their reader's last word has been taken in.
         let mut stored_early: Vec<(usize, FileEntry)> = Vec::new();

@@ -78,10 +78,7 @@ pub fn stream_chunk(
             }
         }
     };
-    if let Err(error) = outcome {
-        blocks.put(block);
-        return Err(error);
-    }
+    outcome?;
     writer.close(&mut block.raw);
     block.raw.extend_from_slice(&script.footer);
     read.raw_bytes += block.raw.len() as u64;

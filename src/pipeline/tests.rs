@@ -86,7 +86,7 @@ impl Stage {
     fn new(blocks: usize, threads: usize) -> Stage {
         let blocks = BlockPool::new(blocks);
         let (counters, failure) = (Arc::new(Counters::default()), Arc::new(Failure::new()));
-        let lanes = Lanes::new(threads, &blocks, &counters, &failure).unwrap();
+        let lanes = Lanes::new(threads, &counters, &failure).unwrap();
         Stage {
             blocks,
             failure,

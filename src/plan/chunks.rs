@@ -149,7 +149,7 @@ pub fn literal_kind(column: &Column) -> Option<LiteralKind> {
     }
     Some(match column.data_type.as_str() {
         "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" => LiteralKind::Number,
-        "date" | "datetime" | "timestamp" => LiteralKind::Quoted,
+        "date" | "datetime" | "timestamp" | "uuid" => LiteralKind::Quoted,
         "char" | "varchar" if column.charset.is_some() => LiteralKind::Text,
         "binary" | "varbinary" => LiteralKind::Binary,
         _ => return None,

@@ -195,7 +195,7 @@ fn literal(kind: LiteralKind, charset: Option<&str>, value: &[u8]) -> Option<Str
     };
     Some(match kind {
         LiteralKind::Number => plain(b"-+.")?,
-        LiteralKind::Quoted => format!("'{}'", plain(b"-: .")?),
+        LiteralKind::Quoted => format!("'{}'", plain(b"-: .abcdef")?),
         LiteralKind::Text => format!("_{} X'{}'", charset?, hex()),
         LiteralKind::Binary => format!("X'{}'", hex()),
     })

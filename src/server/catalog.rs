@@ -13,13 +13,24 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::{DatabaseEntry, TableKind};
 
 /// The names of tables and views, and how tables are stored: enough to classify and to lock.
-/// Read before the snapshot and compared with the catalog read inside it.
+/// Read before the snapshot, and compared with what there is after the last row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Tables and sequences, with whether their engine has transactions.
-    pub tables: BTreeMap<String, bool>,
+    /// Tables and sequences.
+    pub tables: BTreeMap<String, Listed>,
     /// Views.
     pub views: BTreeSet<String>,
+}
+
+/// What a [`Listing`] says of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Whether the engine has transactions.
+    pub transactional: bool,
+    /// Whether the table keeps the history of its rows (MariaDB).
+    pub versioned: bool,
+    /// When the table was last created, altered or renamed, as the server states it.
+    pub created: Option<String>,
 }
 
 /// Everything the database has.
@@ -33,7 +44,7 @@ pub struct Catalog {
     pub views: BTreeMap<String, View>,
     /// Tables that have triggers, with the triggers' names in the order in which they fire.
     pub triggers: BTreeMap<String, Vec<String>>,
-    /// Procedures, functions and packages.
+    /// Procedures, functions and packages; a package comes before its body.
     pub routines: Vec<Routine>,
     /// Events by name.
     pub events: Vec<String>,
@@ -129,16 +140,22 @@ impl Listing {
             tables: BTreeMap::new(),
             views: BTreeSet::new(),
         };
-        let query = "SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, '') \
+        let query = "SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, ''), CAST(CREATE_TIME AS CHAR) \
                      FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
-        for (name, kind, engine) in rows::<(String, String, String)>(conn, query)? {
+        type Row = (String, String, String, Option<String>);
+        for (name, kind, engine, created) in rows::<Row>(conn, query)? {
             match kind.as_str() {
                 "VIEW" | "SYSTEM VIEW" => {
                     listing.views.insert(name);
                 }
                 // A broken view or table is listed without an engine; reading it will say why.
                 _ => {
-                    listing.tables.insert(name, transactional.contains(&engine));
+                    let listed = Listed {
+                        transactional: transactional.contains(&engine),
+                        versioned: kind == "SYSTEM VERSIONED",
+                        created,
+                    };
+                    listing.tables.insert(name, listed);
                 }
             }
         }
@@ -205,6 +222,15 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Views whose tables, columns or functions are gone: the server states no columns of them.
+    pub fn invalid_views(&self) -> impl Iterator<Item = &str> {
+        let invalid = self
+            .views
+            .iter()
+            .filter(|(_, view)| view.columns.is_empty());
+        invalid.map(|(name, _)| name.as_str())
+    }
+
     /// The listing this catalog contains, to compare with an earlier one.
     pub fn agrees_with(&self, listing: &Listing, ignored: &BTreeSet<String>) -> bool {
         let before = listing
@@ -246,7 +272,7 @@ fn tables(conn: &mut Conn, listing: &Listing) -> Result<BTreeMap<String, Table>>
     type Row = (String, String, String, u64, u64, Option<u64>);
     let mut tables = BTreeMap::new();
     for (name, kind, engine, rows, data_bytes, auto_increment) in rows::<Row>(conn, query)? {
-        let Some(&transactional) = listing.tables.get(&name) else {
+        let Some(&Listed { transactional, .. }) = listing.tables.get(&name) else {
             continue;
         };
         let kind = if kind == "SEQUENCE" {
@@ -300,7 +326,8 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     Ok(())
 }
 
-/// Unique keys over whole columns: the ones that can order a table and split it.
+/// Unique keys over whole columns that queries may use: the ones that can order a table and
+/// split it.
 fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) -> Result<()> {
     // MySQL's functional key parts have no column.
     let column = if flavor.is_mariadb() {
@@ -308,8 +335,14 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
     } else {
         "COALESCE(COLUMN_NAME, '')"
     };
+    let hidden = match (flavor.is_mariadb(), flavor.version) {
+        (true, version) if version >= (10, 6, 0) => "IGNORED = 'YES'",
+        (false, version) if version >= (8, 0, 0) => "IS_VISIBLE = 'NO'",
+        _ => "FALSE",
+    };
     let query = format!(
-        "SELECT TABLE_NAME, INDEX_NAME, {column}, SUB_PART IS NOT NULL OR INDEX_TYPE NOT IN ('BTREE', 'HASH') \
+        "SELECT TABLE_NAME, INDEX_NAME, {column}, \
+         {hidden} OR SUB_PART IS NOT NULL OR INDEX_TYPE NOT IN ('BTREE', 'HASH') \
          FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0 \
          ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
     );

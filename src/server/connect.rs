@@ -39,12 +39,16 @@ impl std::error::Error for ServerError {}
 pub struct Connector {
     options: Opts,
     encrypted: bool,
+    lock_wait_timeout: Duration,
 }
 
 impl Connector {
     /// Finds out how to connect (whether the server offers TLS, in mode `preferred`) and
     /// opens a first connection.
-    pub fn open(settings: &ConnectionSettings) -> Result<(Connector, Conn)> {
+    pub fn open(
+        settings: &ConnectionSettings,
+        lock_wait_timeout: Duration,
+    ) -> Result<(Connector, Conn)> {
         let over_tcp = settings.socket.is_none();
         let mode = settings.tls.mode;
         if !over_tcp && !matches!(mode, SslMode::Disabled | SslMode::Preferred) {
@@ -58,6 +62,7 @@ impl Connector {
         let connector = Connector {
             options: options(settings, tls),
             encrypted: tls,
+            lock_wait_timeout,
         };
         match connector.connect_raw() {
             Err(mysql::Error::DriverError(DriverError::TlsNotSupported))
@@ -66,12 +71,15 @@ impl Connector {
                 let connector = Connector {
                     options: options(settings, false),
                     encrypted: false,
+                    lock_wait_timeout,
                 };
                 let conn = connector.connect()?;
                 Ok((connector, conn))
             }
             Ok(mut conn) => {
-                prepare_session(&mut conn).map_err(|e| connect_error(&connector.place(), e))?;
+                connector
+                    .prepare_session(&mut conn)
+                    .map_err(|e| connect_error(&connector.place(), e))?;
                 Ok((connector, conn))
             }
             Err(error) => Err(connect_error(&connector.place(), error)),
@@ -87,12 +95,43 @@ impl Connector {
     /// Like [`Connector::connect`], with the driver's own error.
     pub(crate) fn try_connect(&self) -> Result<Conn, mysql::Error> {
         let mut conn = self.connect_raw()?;
-        prepare_session(&mut conn)?;
+        self.prepare_session(&mut conn)?;
         Ok(conn)
     }
 
     fn connect_raw(&self) -> Result<Conn, mysql::Error> {
         Conn::new(self.options.clone())
+    }
+
+    /// Settings that every session of ours needs: statements in utf8mb4, values as stored,
+    /// bounded waits for locks, no other limits on time. Variables that one product lacks are
+    /// set only where they exist.
+    fn prepare_session(&self, conn: &mut Conn) -> Result<(), mysql::Error> {
+        conn.query_drop("SET NAMES utf8mb4")?;
+        conn.query_drop(format!(
+            "SET SESSION sql_mode='', time_zone='+00:00', sql_quote_show_create=1, \
+             sql_select_limit=DEFAULT, net_read_timeout=3600, net_write_timeout=3600, \
+             wait_timeout=86400, lock_wait_timeout={}",
+            self.lock_wait_timeout.as_secs().max(1)
+        ))?;
+        conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
+        let optional = [
+            // MariaDB: no statement and no idle snapshot may be cut short.
+            ("max_statement_time", "0"),
+            ("idle_transaction_timeout", "0"),
+            ("idle_readonly_transaction_timeout", "0"),
+            // MySQL's name for it, and no cached statistics.
+            ("max_execution_time", "0"),
+            ("information_schema_stats_expiry", "0"),
+        ];
+        for (name, value) in optional {
+            match conn.query_drop(format!("SET SESSION {name}={value}")) {
+                // Unknown system variable: the other product, or an older version.
+                Err(mysql::Error::MySqlError(e)) if e.code == 1193 => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether the connections are encrypted, so that their sockets cannot be read directly.
@@ -154,33 +193,6 @@ fn options(settings: &ConnectionSettings, tls: bool) -> Opts {
     builder.into()
 }
 
-/// Settings that every session of ours needs: statements in utf8mb4, values as stored, no
-/// limits on time. Variables that one product lacks are set only where they exist.
-fn prepare_session(conn: &mut Conn) -> Result<(), mysql::Error> {
-    conn.query_drop("SET NAMES utf8mb4")?;
-    conn.query_drop(
-        "SET SESSION sql_mode='', time_zone='+00:00', sql_quote_show_create=1, \
-         sql_select_limit=DEFAULT, net_read_timeout=3600, net_write_timeout=3600, \
-         wait_timeout=86400",
-    )?;
-    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
-    let optional = [
-        // MariaDB: a global statement timeout must not cut a table short.
-        ("max_statement_time", "0"),
-        // MySQL's name for it, and no cached statistics.
-        ("max_execution_time", "0"),
-        ("information_schema_stats_expiry", "0"),
-    ];
-    for (name, value) in optional {
-        match conn.query_drop(format!("SET SESSION {name}={value}")) {
-            // Unknown system variable: the other product.
-            Err(mysql::Error::MySqlError(e)) if e.code == 1193 => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
 /// What the server or the driver said, as a cause to hang below an [`Error`].
 pub fn cause(error: mysql::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
@@ -190,6 +202,7 @@ pub fn cause(error: mysql::Error) -> Box<dyn std::error::Error + Send + Sync> {
             message: e.message,
         }),
         mysql::Error::IoError(e) => Box::new(e),
+        mysql::Error::CodecError(e) => format!("lost the connection to the server: {e}").into(),
         mysql::Error::DriverError(e) => e.to_string().into(),
         mysql::Error::TlsError(e) => format!("TLS: {e}").into(),
         other => other.to_string().into(),

@@ -32,8 +32,6 @@ pub struct SnapshotRequest<'a> {
     pub threads: usize,
     /// Which way to go.
     pub consistency: Consistency,
-    /// Bound of every wait for a lock.
-    pub lock_wait_timeout: Duration,
     /// The tables whose data will be read, with whether they are transactional.
     pub tables: &'a BTreeMap<String, bool>,
 }

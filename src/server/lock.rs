@@ -1,8 +1,6 @@
 //! The short locks under which transactions are opened where the server has no lock-free way
 //! to one state. Every wait is bounded; when it expires, the error names who is in the way.
 
-use std::time::Duration;
-
 use mysql::Conn;
 use mysql::prelude::Queryable;
 
@@ -17,8 +15,6 @@ use crate::interrupt::Interrupt;
 pub struct Wait<'a> {
     /// Opens the connection that holds the lock.
     pub connector: &'a Connector,
-    /// The longest wait.
-    pub timeout: Duration,
     /// Ends the wait early.
     pub interrupt: &'a Interrupt,
     /// Connections of this run, which are in nobody's way.
@@ -74,9 +70,6 @@ impl ServerLock {
 
     fn take(statements: &[String], release: &'static str, wait: &Wait<'_>) -> Result<ServerLock> {
         let mut conn = wait.connector.connect()?;
-        let seconds = wait.timeout.as_secs().max(1);
-        conn.query_drop(format!("SET SESSION lock_wait_timeout={seconds}"))
-            .map_err(|e| query_error("cannot bound the wait for a lock", e))?;
         let encrypted = wait.connector.is_encrypted();
         for statement in statements {
             let Err(error) = execute(&mut conn, statement, encrypted, wait.interrupt) else {

@@ -1,7 +1,7 @@
 //! What the connected user may do, read from `SHOW GRANTS`, so that what a missing privilege
 //! would hide is refused instead of silently absent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
@@ -17,8 +17,17 @@ pub struct Privileges {
     user: String,
     database: String,
     global: BTreeSet<String>,
+    /// For each grantee (the user and its roles) the grants on databases that match.
+    grants: BTreeMap<String, Vec<Grant>>,
     on_database: BTreeSet<String>,
     reads_mysql_proc: bool,
+}
+
+/// A grant on a database name or pattern.
+#[derive(Debug, Clone)]
+struct Grant {
+    pattern: String,
+    privileges: Vec<String>,
 }
 
 impl Privileges {
@@ -35,7 +44,20 @@ impl Privileges {
         for grant in &grants {
             privileges.add(grant);
         }
+        privileges.choose_grants();
         Ok(privileges)
+    }
+
+    /// Of several grants whose patterns match the database, the server applies only the most
+    /// specific one.
+    fn choose_grants(&mut self) {
+        for grants in self.grants.values() {
+            let applied = grants
+                .iter()
+                .max_by_key(|grant| literal_prefix(&grant.pattern));
+            self.on_database
+                .extend(applied.iter().flat_map(|grant| grant.privileges.clone()));
+        }
     }
 
     /// Takes in one line of `SHOW GRANTS`; what it does not understand grants nothing.
@@ -46,9 +68,11 @@ impl Privileges {
         let Some((list, rest)) = split_outside_quotes(rest, " ON ") else {
             return;
         };
-        let Some((object, _)) = split_outside_quotes(rest, " TO ") else {
+        let Some((object, grantee)) = split_outside_quotes(rest, " TO ") else {
             return;
         };
+        // Behind the name may stand how it authenticates and WITH GRANT OPTION.
+        let grantee = grantee.split(' ').next().unwrap_or(grantee);
         let names = list.split(',').map(|p| p.trim().to_ascii_uppercase());
         // A list with column lists in it is a column grant: not enough for any of our needs.
         let names: Vec<String> = names.filter(|p| !p.contains(['(', ')'])).collect();
@@ -63,7 +87,12 @@ impl Privileges {
                     self.reads_mysql_proc = true;
                 }
                 if like(pattern, &self.database) {
-                    self.on_database.extend(names);
+                    let (pattern, privileges) = (pattern.to_owned(), names);
+                    let grants = self.grants.entry(grantee.to_owned()).or_default();
+                    grants.push(Grant {
+                        pattern,
+                        privileges,
+                    });
                 }
             }
             ("mysql", "proc") => self.reads_mysql_proc |= has(&names, "SELECT"),
@@ -179,6 +208,19 @@ fn unquote(name: &str) -> String {
     }
 }
 
+/// How specific a pattern is: the length of what stands before its first wildcard.
+fn literal_prefix(pattern: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in pattern.char_indices() {
+        match c {
+            '\\' if !escaped => escaped = true,
+            '%' | '_' if !escaped => return at,
+            _ => escaped = false,
+        }
+    }
+    usize::MAX
+}
+
 /// SQL `LIKE` as grants on databases use it: `%`, `_`, and `\` before a literal one.
 fn like(pattern: &str, text: &str) -> bool {
     let mut pattern_rest = pattern.chars();
@@ -217,7 +259,19 @@ mod tests {
         for grant in grants {
             privileges.add(grant);
         }
+        privileges.choose_grants();
         privileges
+    }
+
+    #[test]
+    fn of_several_matching_patterns_only_the_most_specific_counts() {
+        let p = privileges(&[
+            "GRANT SELECT, TRIGGER, EVENT ON `csv2%`.* TO `b`@`localhost`",
+            "GRANT SELECT ON `csv2\\_prod`.* TO `b`@`localhost`",
+            "GRANT SHOW VIEW ON `csv2\\_prod`.* TO `role`",
+        ]);
+        assert!(p.on_database("SELECT") && p.on_database("SHOW VIEW"));
+        assert!(!p.on_database("TRIGGER") && !p.on_database("EVENT"));
     }
 
     #[test]

@@ -174,7 +174,6 @@ impl SnapshotPool {
         sealed.store(true, Ordering::SeqCst);
         let wait = Wait {
             connector: request.connector,
-            timeout: request.lock_wait_timeout,
             interrupt,
             ours: sessions
                 .iter()

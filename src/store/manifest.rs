@@ -144,10 +144,10 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// A view, routine, package or event, or all triggers of a table.
+/// A view, routine or event, a package with its body, or all triggers of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectEntry {
-    /// `view`, `triggers`, `function`, `procedure`, `package`, `package-body` or `event`.
+    /// `view`, `triggers`, `function`, `procedure`, `package` or `event`.
     pub kind: String,
     /// Its name; of triggers, the table's.
     pub name: String,

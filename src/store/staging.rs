@@ -65,6 +65,8 @@ pub struct Target {
     pub access: Access,
     /// Which of a run's directories it is.
     pub kind: BackupKind,
+    /// The database that is saved; a destination that holds another one's backup is refused.
+    pub database: String,
     /// Whether files of a timestamped backup that the previous one has, byte for byte, become
     /// hard links to them.
     pub link_unchanged: bool,
@@ -177,6 +179,7 @@ impl Staging {
                 .map(|manifest| (place.root.clone(), manifest)),
             Layout::Timestamped => inventory::newest_complete(&place.root)?,
         };
+        refuse_other_database(&target, previous.as_ref())?;
         let ignore = place.work().join(".gitignore");
         create_new(&ignore, 0o600)
             .and_then(|mut file| io::Write::write_all(&mut file, b"*\n"))
@@ -193,20 +196,9 @@ impl Staging {
         })
     }
 
-    /// The destination's root.
-    pub fn root(&self) -> &Path {
-        &self.target.root
-    }
-
     /// What the user should know of the destination.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-
-    /// The manifest of the backup that lies there: in place, or the newest complete one. It may
-    /// have been edited by anybody, and in a timestamped layout may be of another database.
-    pub fn previous_manifest(&self) -> Option<Manifest> {
-        self.previous.as_ref().map(|(_, manifest)| manifest.clone())
     }
 
     /// A new file of the backup, `relative` as in [`names`](super::names). Any thread may call
@@ -246,10 +238,8 @@ impl Staging {
     /// that exactly what the manifest names is there, and brings all of it to stable storage.
     /// Nothing visible changes yet. The `.schema_backup` of an in-place backup then holds only
     /// what differs from the live directory.
-    ///
-    /// Refuses with [`ErrorKind::Config`] to replace the backup of another database.
     pub fn seal(self, manifest: &Manifest, run: &RunRecord) -> Result<Sealed> {
-        self.check_database(manifest)?;
+        self.check_kind(manifest)?;
         self.check_complete(manifest)?;
 
         let manifest_text = json(manifest)?;
@@ -297,26 +287,17 @@ impl Staging {
         })
     }
 
-    fn check_database(&self, manifest: &Manifest) -> Result<()> {
-        if manifest.kind != self.target.kind || manifest.format != FORMAT {
-            let what = "a manifest of another kind or format than its destination";
-            return Err(Error::new(ErrorKind::Internal, what));
+    /// Whether the manifest is of what the destination was taken for.
+    fn check_kind(&self, manifest: &Manifest) -> Result<()> {
+        let target = &self.target;
+        if manifest.kind == target.kind
+            && manifest.format == FORMAT
+            && manifest.database.name == target.database
+        {
+            return Ok(());
         }
-        match &self.previous {
-            Some((_, previous))
-                if self.target.layout == Layout::InPlace
-                    && previous.database.name != manifest.database.name =>
-            {
-                Err(foreign(
-                    &self.target.root,
-                    &format!(
-                        "the backup of database `{}`, and this is `{}`",
-                        previous.database.name, manifest.database.name
-                    ),
-                ))
-            }
-            _ => Ok(()),
-        }
+        let what = "a manifest of something else than its destination";
+        Err(Error::new(ErrorKind::Internal, what))
     }
 
     /// Whether exactly the files of the manifest are staged, with their sizes.
@@ -413,6 +394,18 @@ fn refuse_foreign_latest(root: &Path) -> Result<()> {
             let what = format!("{} is not a symbolic link", path.display());
             Err(Error::new(ErrorKind::Config, what)
                 .hint("the link to the newest backup goes there; move it out of the way"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `latest` and the host directory stand for one database.
+fn refuse_other_database(target: &Target, previous: Option<&(PathBuf, Manifest)>) -> Result<()> {
+    match previous {
+        Some((_, previous)) if previous.database.name != target.database => {
+            let (there, here) = (&previous.database.name, &target.database);
+            let what = format!("the backup of database `{there}`, and this is `{here}`");
+            Err(foreign(&target.root, &what))
         }
         _ => Ok(()),
     }

@@ -49,7 +49,11 @@ fn fixture(database: &str) -> Option<(&'static Server, Site)> {
 
 /// Waits until the program is in the middle of reading `big` and stops it there. Returns the
 /// number of the connection.
-fn stop_in_the_middle_of_big(server: &Server, database: &str, program: &mut Running) -> u64 {
+pub(crate) fn stop_in_the_middle_of_big(
+    server: &Server,
+    database: &str,
+    program: &mut Running,
+) -> u64 {
     let mut connection = server.connect();
     let mut reader = |sending: bool| -> Option<u64> {
         let state = if sending {

@@ -17,6 +17,7 @@ mod consistency;
 mod determinism;
 mod faults;
 mod memory;
+mod odd;
 mod secrets;
 mod services;
 mod source;

@@ -18,6 +18,7 @@ pub(in crate::store) fn host(root: &Path) -> Target {
         access: Access::Public,
         kind: BackupKind::Host,
         link_unchanged: true,
+        database: "csv2".into(),
     }
 }
 
@@ -28,6 +29,7 @@ pub(in crate::store) fn user_data(root: &Path) -> Target {
         access: Access::Private,
         kind: BackupKind::UserData,
         link_unchanged: true,
+        database: "csv2".into(),
     }
 }
 
@@ -222,11 +224,11 @@ fn timestamped_backups_stand_side_by_side() {
 
     // The newest complete one is what the next run goes by.
     let staging = begin(&user_data(&root));
-    assert_eq!(staging.previous_manifest().unwrap().tables.len(), 2);
+    assert_eq!(staging.previous.as_ref().unwrap().1.tables.len(), 2);
     drop(staging);
     fs::remove_file(second.path.join("data/b.00001.sql")).unwrap();
     let staging = begin(&user_data(&root));
-    assert_eq!(staging.previous_manifest().unwrap().tables.len(), 1);
+    assert_eq!(staging.previous.as_ref().unwrap().1.tables.len(), 1);
     drop(staging);
 
     fs::remove_file(root.join(LATEST)).unwrap();
@@ -378,11 +380,17 @@ fn another_backup_is_never_overwritten() {
         assert!(error.hint_text().is_some());
     };
 
-    let staging = begin(&target);
-    let mut manifest = fill(&staging, target.kind, &[("a", "2")]);
-    manifest.database.name = "other".into();
-    let error = staging.seal(&manifest, &run_record()).unwrap_err();
-    refused(error, "database `csv2`, and this is `other`");
+    for target in [target.clone(), user_data(&dir.path().join("u"))] {
+        if target.kind == BackupKind::UserData {
+            save(&target, &[("a", "1")]);
+        }
+        let mut other = target;
+        other.database = "other".into();
+        refused(
+            Staging::begin(other).unwrap_err(),
+            "database `csv2`, and this is `other`",
+        );
+    }
 
     let mut other = target.clone();
     other.kind = BackupKind::Ephemeral;
@@ -399,7 +407,7 @@ fn another_backup_is_never_overwritten() {
     // Something else by that name: replaced with a warning, and nothing it names is deleted.
     fs::write(&path, r#"{"name": "a web application"}"#).unwrap();
     let staging = begin(&target);
-    assert!(staging.previous_manifest().is_none());
+    assert!(staging.previous.is_none());
     assert!(staging.warnings()[0].contains("is no manifest"));
     drop(staging);
     save(&target, &[("b", "1")]);
@@ -510,7 +518,7 @@ fn killed_at_every_step(old: &[(&str, &str)], new: &[(&str, &str)]) {
         }
         let staging = begin(&target);
         assert!(staging.warnings()[0].contains("cut short"));
-        assert_eq!(staging.previous_manifest().unwrap().tables.len(), new.len());
+        assert_eq!(staging.previous.as_ref().unwrap().1.tables.len(), new.len());
         drop(staging);
         assert_eq!(tree(&root), expected, "after {stop_after} steps");
         if stop_after > steps.len() {

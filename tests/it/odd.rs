@@ -1,0 +1,187 @@
+//! Things that were once lost, or once failed a backup, each with its own story.
+
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+
+use crate::compare::{assert_same, files, fingerprint, read_sql};
+use crate::server::{Server, with_binlog};
+use crate::services;
+use crate::site::{Lists, RUN_BOUND, Site, assert_no_leftovers, chunks, start, walk};
+
+const DEFINITIONS: &[u8] = b"
+SET sql_mode = 'ALLOW_INVALID_DATES';
+CREATE TABLE dates (id INT PRIMARY KEY, d DATE, t DATETIME, s TIMESTAMP NULL);
+INSERT INTO dates VALUES (1, '2024-02-30', '2023-02-31 12:00:00', NULL), (2, '0000-00-00', '2024-00-00', NULL);
+SET sql_mode = DEFAULT;
+CREATE TABLE only_generated (b INT AS (1 + 1) VIRTUAL);
+INSERT INTO only_generated VALUES (), (), ();
+CREATE TABLE ignored_key (a INT, b VARCHAR(300), UNIQUE KEY u (a) IGNORED);
+INSERT INTO ignored_key SELECT seq, repeat('x', 200) FROM seq_1_to_3000;
+CREATE TABLE uuids (id UUID PRIMARY KEY, v VARCHAR(100));
+INSERT INTO uuids SELECT md5(seq), repeat('u', 90) FROM seq_1_to_3000;
+CREATE TABLE halves (a INT NOT NULL, e ENUM('x', 'y') NOT NULL, v CHAR(50), PRIMARY KEY (a, e));
+INSERT INTO halves SELECT seq DIV 2, 1 + seq % 2, repeat('h', 50) FROM seq_1_to_4000;
+CREATE TABLE nulls (k INT NULL, v CHAR(60), UNIQUE KEY (k));
+INSERT INTO nulls SELECT IF(seq % 10 = 0, NULL, seq - 2000), repeat('n', 60) FROM seq_1_to_4000;
+CREATE TABLE gone (id INT);
+CREATE VIEW a_view AS SELECT f(id) AS f, id FROM dates;
+CREATE VIEW broken AS SELECT id FROM gone;
+CREATE VIEW above_broken AS SELECT id FROM broken;
+DROP TABLE gone;
+";
+
+/// As [`DEFINITIONS`], for what is written in another dialect or holds semicolons.
+const ROUTINES: &[u8] = b"
+CREATE FUNCTION f(a INT) RETURNS INT DETERMINISTIC RETURN a + 1;
+SET sql_mode = ORACLE;
+DELIMITER $$
+CREATE PACKAGE pack AS FUNCTION one RETURN INT; END$$
+CREATE PACKAGE BODY pack AS FUNCTION one RETURN INT AS BEGIN RETURN 1; END; END$$
+";
+
+/// Loads a backup as the README says, in the order of a shell's `*`; what cannot be loaded by
+/// its nature is left out.
+fn load_as_the_readme_says(server: &Server, database: &str, site: &Site, without: &[&str]) {
+    let host = site.host();
+    let parts = [
+        host.join("structure/sequences"),
+        host.join("structure/tables"),
+        host.join("data"),
+        site.latest().join("data"),
+        host.join("structure/routines"),
+        host.join("structure/views"),
+        host.join("structure/triggers"),
+        host.join("structure/events"),
+    ];
+    for file in parts.iter().flat_map(|part| files(part)) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if !without.contains(&name) {
+            server.feed(database, name, &read_sql(&file));
+        }
+    }
+}
+
+#[test]
+fn odd_tables_views_and_packages_come_back_in_the_order_of_the_readme() {
+    let Some(server) = with_binlog() else { return };
+    server.create_database("odd");
+    server.feed("odd", "the routines", ROUTINES);
+    server.feed("odd", "the tables", DEFINITIONS);
+    let lists = Lists {
+        global: vec!["dates", "only_generated"],
+        local: vec!["ignored_key", "uuids", "halves", "nulls"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, "odd", &lists);
+    let outcome = site.backup_ok(&["--chunk-size", "20000", "-j", "3", "--progress", "none"]);
+    let warned = |what: &str| outcome.stderr.contains(what);
+    assert!(warned("`broken` is invalid") && warned("`above_broken` is invalid"));
+    for table in ["uuids", "halves", "nulls"] {
+        assert!(chunks(&site.latest(), table) > 3, "{table} was not split");
+    }
+    assert_eq!(chunks(&site.latest(), "ignored_key"), 1);
+
+    server.create_database("odd_again");
+    let without = ["broken.sql", "above_broken.sql"];
+    load_as_the_readme_says(server, "odd_again", &site, &without);
+    let mut source = fingerprint(server, "odd");
+    source.retain(|name, _| !name.contains("broken"));
+    assert_same(&source, &fingerprint(server, "odd_again"));
+}
+
+#[test]
+fn of_two_grants_whose_patterns_match_only_the_one_that_the_server_applies_counts() {
+    let Some(server) = with_binlog() else { return };
+    server.create_database("odd_grants");
+    let grants = [
+        "SELECT ON odd\\_grants.*",
+        "SELECT, TRIGGER, EVENT, SHOW VIEW ON `odd%`.*",
+        "SELECT ON mysql.proc",
+    ];
+    let password = server.create_user("odd_grants", &grants);
+    let site = Site::new(server, "odd_grants", &Lists::default());
+    let site = site.connect_as(server, "odd_grants", "odd_grants", &password);
+    site.backup(&[]).expect_code(10).expect_said("TRIGGER");
+}
+
+#[test]
+fn tables_that_swap_their_names_during_the_run_fail_it() {
+    let Some(server) = with_binlog() else { return };
+    server.create_database("odd_swap");
+    server.feed(
+        "odd_swap",
+        "the tables",
+        b"CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
+          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;
+          CREATE TABLE xa (v INT); INSERT INTO xa VALUES (1);
+          CREATE TABLE xb (v INT); INSERT INTO xb VALUES (2);",
+    );
+    let lists = Lists {
+        local: vec!["big", "xa", "xb"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, "odd_swap", &lists);
+    // So that the new names have another age than the old ones.
+    std::thread::sleep(Duration::from_millis(2100));
+    let arguments = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
+    let mut program = start(site.command("", &arguments));
+    crate::faults::stop_in_the_middle_of_big(server, "odd_swap", &mut program);
+    let mut connection = server.connect();
+    connection
+        .query_drop("RENAME TABLE odd_swap.xa TO odd_swap.xt, odd_swap.xb TO odd_swap.xa, odd_swap.xt TO odd_swap.xb")
+        .unwrap();
+    program.signal(rustix::process::Signal::CONT);
+    program
+        .finish(RUN_BOUND)
+        .expect_code(3)
+        .expect_said("altered or replaced");
+    assert_no_leftovers(&site);
+}
+
+#[test]
+fn a_destination_in_use_is_refused_before_a_service_is_touched() {
+    let Some(server) = with_binlog() else { return };
+    server.create_database("odd_busy");
+    server.feed(
+        "odd_busy",
+        "the tables",
+        b"CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
+          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;",
+    );
+    let lists = Lists {
+        local: vec!["big"],
+        ..Lists::default()
+    };
+    let site = services::site_with_services(server, "odd_busy", &lists);
+    let arguments = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
+    let mut first = start(site.command("", &arguments));
+    crate::faults::stop_in_the_middle_of_big(server, "odd_busy", &mut first);
+    let second = crate::site::run(services::command(&site, &["-m"], ""));
+    second.expect_code(12).expect_said("in use");
+    for service in ["mariadb", "csv2-web", "csv2-poller"] {
+        assert_eq!(services::calls(&site, service), Vec::<String>::new());
+    }
+    first.signal(rustix::process::Signal::CONT);
+    first.finish(RUN_BOUND).expect_code(0);
+}
+
+#[test]
+fn a_destination_of_another_database_is_refused_at_once_and_stays_as_it_is() {
+    let Some(server) = with_binlog() else { return };
+    for database in ["odd_one", "odd_two"] {
+        server.create_database(database);
+        server.feed(database, "the table", b"CREATE TABLE t (id INT);");
+    }
+    let lists = Lists {
+        local: vec!["t"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, "odd_one", &lists);
+    site.backup_ok(&[]);
+    let before = walk(&site.path(""));
+    site.backup(&["--database", "odd_two"])
+        .expect_code(2)
+        .expect_said("odd_one");
+    assert_eq!(walk(&site.path("")), before);
+}
