@@ -1,6 +1,6 @@
 //! schema_backup: a parallel streaming exporter of MySQL and MariaDB databases.
 //!
-//! The verbs, one file each, tell the story from the top: [`backup`], [`plan`] and
+//! The verbs tell the story from the top: [`backup`], [`plan_report`] and
 //! [`list`](store::list). A row travels like this:
 //!
 //! ```text
@@ -10,6 +10,13 @@
 //!                                  wire → SQL text
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
+//!
+//! The rooms, from the top: [`backup`] runs a backup stage by stage; [`survey`] looks around
+//! before anything is written; [`pipeline`] moves rows; [`plan`] decides which table goes
+//! where and in which pieces; [`encode`] turns rows and definitions into SQL text; [`server`]
+//! does all talk with the database, the consistent snapshot above all; [`store`] owns what
+//! lies on disk, up to the atomic publication; [`service`] stops and starts services;
+//! [`config`] is what was asked for. Arrows point downwards only.
 //!
 //! The library never prints, never exits, and knows neither the command line nor progress
 //! bars: it tells an [`Observer`] what happens, looks at an [`Interrupt`], and returns.

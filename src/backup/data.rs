@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::bounds::{Split, find_bounds};
 use super::contents::{Contents, Item};
 use super::{Reporter, Stagings};
 use crate::Request;
@@ -13,7 +14,6 @@ use crate::event::{Event, Phase};
 use crate::interrupt::Interrupt;
 use crate::pipeline::{self, ChunkDone, ChunkScript, Job, ProgressBase};
 use crate::plan::chunks::{ChunkKey, Range, ranges};
-use crate::server::bounds::{Split, find_bounds};
 use crate::server::snapshot::SnapshotPool;
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};

@@ -22,6 +22,7 @@ use crate::store::manifest::{BackupKind, Manifest, RunRecord};
 use crate::store::staging::{Access, Layout, Published, Staging, Target};
 use crate::survey::Survey;
 
+mod bounds;
 mod contents;
 mod data;
 mod structure;

@@ -1,7 +1,6 @@
 //! All talk with the database server: connecting, what it is and may do for us, the catalog,
 //! the sealed pool of snapshot connections, and rows straight from the wire.
 
-pub mod bounds;
 pub mod catalog;
 pub mod connect;
 pub mod consistency;

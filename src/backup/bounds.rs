@@ -3,14 +3,14 @@
 //! every run over the same data, and the first ones stay where they are when a table grows
 //! at its end.
 
-use super::catalog::Table;
-use super::rows::RowSource;
-use super::snapshot::Session;
-use super::wire::read_cell;
-use super::{quote_identifier, quote_list};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::plan::chunks::{ChunkKey, LiteralKind, Range, literal_kind};
+use crate::server::catalog::Table;
+use crate::server::rows::RowSource;
+use crate::server::snapshot::Session;
+use crate::server::wire::read_cell;
+use crate::server::{quote_identifier, quote_list};
 
 /// Rows looked at to learn how long rows are.
 const SAMPLE_ROWS: u64 = 200;
@@ -19,16 +19,16 @@ const CELL_OVERHEAD: u64 = 3;
 
 /// How a table is split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Split {
+pub(super) struct Split {
     /// Rows of the table in this snapshot.
-    pub rows: u64,
+    pub(super) rows: u64,
     /// Where chunks end and begin; empty for a single chunk.
-    pub bounds: Vec<Vec<String>>,
+    pub(super) bounds: Vec<Vec<String>>,
 }
 
 /// Finds bounds about `chunk_size` bytes of SQL apart. Walks the key once, and counts the
 /// table's rows on the way, so that the chunks can be held against that number.
-pub fn find_bounds(
+pub(super) fn find_bounds(
     session: &mut Session,
     table: &Table,
     key: &ChunkKey,
