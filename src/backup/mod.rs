@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::plan::layout::Destinations;
 use crate::server::catalog::Catalog;
 use crate::server::consistency::SnapshotRequest;
-use crate::server::snapshot::{SnapshotPool, with_results_in};
+use crate::server::snapshot::SnapshotPool;
 use crate::service::{ServiceAction, Services, Systemctl};
 use crate::store::manifest::{BackupKind, Manifest, RunRecord};
 use crate::store::staging::{Access, Layout, Published, Staging, Target};
@@ -159,9 +159,8 @@ fn survey_restarted_server(
 fn catalog_in_snapshot(pool: &SnapshotPool, survey: &Survey, request: &Request) -> Result<Catalog> {
     let mut session = pool.session()?;
     let ignored = survey.classification.ignored();
-    let catalog = with_results_in(&mut session, "utf8mb4", |conn| {
-        Catalog::read(conn, &survey.flavor, &request.config.skip_objects, &ignored)
-    })?;
+    let conn = session.results_in("utf8mb4")?;
+    let catalog = Catalog::read(conn, &survey.flavor, &request.config.skip_objects, &ignored)?;
     if catalog.agrees_with(&survey.listing, &ignored) {
         return Ok(catalog);
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::catalog::{Listing, Table};
 use crate::server::definitions::{self, Definition};
-use crate::server::snapshot::{Session, SnapshotPool, with_results_in};
+use crate::server::snapshot::{Session, SnapshotPool};
 use crate::store::manifest::{BackupKind, ObjectEntry, TableKind};
 use crate::store::names;
 
@@ -85,7 +85,7 @@ pub(super) fn check_unchanged(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let mut session = pool.session()?;
-    let after = with_results_in(&mut session, "utf8mb4", Listing::read)?;
+    let after = Listing::read(session.results_in("utf8mb4")?)?;
     drop(session);
     let saved = contents
         .items

@@ -2,12 +2,12 @@
 //! under which it was written. Texts are raw bytes in the object's own character set.
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Row, Value};
+use mysql::{Row, Value};
 
 use super::catalog::Routine;
 use super::connect::query_error;
 use super::quote_identifier;
-use super::snapshot::with_results_in;
+use super::snapshot::Session;
 use crate::error::{Error, ErrorKind, Result};
 
 /// An object's text and what it depends on.
@@ -26,53 +26,59 @@ pub struct Definition {
 }
 
 /// The statement that creates a table.
-pub fn table(conn: &mut Conn, name: &str) -> Result<Definition> {
-    show(conn, "TABLE", name, "utf8mb4", &["Create Table"])
+pub fn table(session: &mut Session, name: &str) -> Result<Definition> {
+    show(session, "TABLE", name, "utf8mb4", &["Create Table"])
 }
 
 /// The statement that creates a sequence.
-pub fn sequence(conn: &mut Conn, name: &str) -> Result<Definition> {
-    show(conn, "SEQUENCE", name, "utf8mb4", &["Create Table"])
+pub fn sequence(session: &mut Session, name: &str) -> Result<Definition> {
+    show(session, "SEQUENCE", name, "utf8mb4", &["Create Table"])
 }
 
 /// The statement that creates a view, in the character set it was written in.
-pub fn view(conn: &mut Conn, name: &str, charset_client: &str) -> Result<Definition> {
+pub fn view(session: &mut Session, name: &str, charset_client: &str) -> Result<Definition> {
     let charset = if is_plain_name(charset_client) {
         charset_client
     } else {
         "utf8mb4"
     };
-    show(conn, "VIEW", name, charset, &["Create View"])
+    show(session, "VIEW", name, charset, &["Create View"])
 }
 
 /// The statement that creates a trigger.
-pub fn trigger(conn: &mut Conn, name: &str) -> Result<Definition> {
-    show(conn, "TRIGGER", name, "NULL", &["SQL Original Statement"])
+pub fn trigger(session: &mut Session, name: &str) -> Result<Definition> {
+    show(
+        session,
+        "TRIGGER",
+        name,
+        "NULL",
+        &["SQL Original Statement"],
+    )
 }
 
 /// The statement that creates a routine or package.
-pub fn routine(conn: &mut Conn, routine: &Routine) -> Result<Definition> {
+pub fn routine(session: &mut Session, routine: &Routine) -> Result<Definition> {
     let columns = [
         "Create Procedure",
         "Create Function",
         "Create Package",
         "Create Package Body",
     ];
-    show(conn, &routine.kind, &routine.name, "NULL", &columns)
+    show(session, &routine.kind, &routine.name, "NULL", &columns)
 }
 
 /// The statement that creates an event.
-pub fn event(conn: &mut Conn, name: &str) -> Result<Definition> {
-    show(conn, "EVENT", name, "NULL", &["Create Event"])
+pub fn event(session: &mut Session, name: &str) -> Result<Definition> {
+    show(session, "EVENT", name, "NULL", &["Create Event"])
 }
 
 /// The value a sequence will give next, and how many cycles it has been through.
-pub fn sequence_state(conn: &mut Conn, name: &str) -> Result<(i64, u64)> {
+pub fn sequence_state(session: &mut Session, name: &str) -> Result<(i64, u64)> {
     let query = format!(
         "SELECT next_not_cached_value, cycle_count FROM {}",
         quote_identifier(name)
     );
-    let state: Option<(i64, u64)> = conn
+    let state: Option<(i64, u64)> = session
         .query_first(query)
         .map_err(|e| query_error(&format!("sequence `{name}`"), e))?;
     state.ok_or_else(|| {
@@ -84,17 +90,17 @@ pub fn sequence_state(conn: &mut Conn, name: &str) -> Result<(i64, u64)> {
 }
 
 fn show(
-    conn: &mut Conn,
+    session: &mut Session,
     kind: &str,
     name: &str,
     charset_results: &str,
     text_columns: &[&str],
 ) -> Result<Definition> {
     let what = format!("{} `{name}`", kind.to_ascii_lowercase());
-    let row: Option<Row> = with_results_in(conn, charset_results, |conn| {
-        conn.query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
-            .map_err(|e| query_error(&what, e))
-    })?;
+    let row: Option<Row> = session
+        .results_in(charset_results)?
+        .query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
+        .map_err(|e| query_error(&what, e))?;
     let row = row.ok_or_else(|| {
         Error::new(
             ErrorKind::Failed,

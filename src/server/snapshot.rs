@@ -25,16 +25,32 @@ use crate::interrupt::Interrupt;
 /// How long opening all connections may take.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection of the pool. Results come as they are stored, in no common character set.
+/// A connection of the pool.
 #[derive(Debug)]
 pub struct Session {
     conn: Conn,
     encrypted: bool,
     broken: bool,
+    /// The value of `character_set_results`.
+    results: String,
 }
 
+/// Results come as they are stored, in no common character set.
+const AS_STORED: &str = "NULL";
+
 impl Session {
-    /// Runs `query` and lets `read` take all its rows. A `read` that fails or stops early
+    /// The connection, with results converted to `charset` (a name, or `NULL` for none).
+    pub fn results_in(&mut self, charset: &str) -> Result<&mut Conn> {
+        if self.results != charset {
+            self.conn
+                .query_drop(format!("SET character_set_results={charset}"))
+                .map_err(|e| query_error("cannot set the character set of results", e))?;
+            charset.clone_into(&mut self.results);
+        }
+        Ok(&mut self.conn)
+    }
+
+    /// Runs `query` and lets `read` take all its rows, with values as they are stored. A `read` that fails or stops early
     /// leaves the session broken, and the pool will not hand it out again.
     pub fn read<T>(
         &mut self,
@@ -42,6 +58,7 @@ impl Session {
         interrupt: &Interrupt,
         read: impl FnOnce(&mut Rows<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.results_in(AS_STORED)?;
         self.broken = true;
         let mut rows = Rows::query(&mut self.conn, query, self.encrypted, interrupt)?;
         let value = read(&mut rows)?;
@@ -63,23 +80,6 @@ impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut Conn {
         &mut self.conn
     }
-}
-
-/// Runs `work` with results converted to `charset`, on a session of the pool, whose results
-/// otherwise come as they are stored.
-pub fn with_results_in<T>(
-    conn: &mut Conn,
-    charset: &str,
-    work: impl FnOnce(&mut Conn) -> Result<T>,
-) -> Result<T> {
-    let set = |conn: &mut Conn, charset: &str| {
-        conn.query_drop(format!("SET character_set_results={charset}"))
-            .map_err(|e| query_error("cannot set the character set of results", e))
-    };
-    set(conn, charset)?;
-    let value = work(conn)?;
-    set(conn, "NULL")?;
-    Ok(value)
 }
 
 /// Opens sessions until it is sealed.
@@ -113,15 +113,12 @@ impl ManageConnection for SealedManager {
                 "the snapshot is sealed: a lost connection is not replaced",
             ));
         }
-        let connected = self.connector.try_connect().and_then(|mut conn| {
-            conn.query_drop("SET character_set_results=NULL")?;
-            Ok(conn)
-        });
-        match connected {
+        match self.connector.try_connect() {
             Ok(conn) => Ok(Session {
                 conn,
                 encrypted: self.connector.is_encrypted(),
                 broken: false,
+                results: String::new(),
             }),
             Err(error) => {
                 *self
