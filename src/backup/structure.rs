@@ -121,7 +121,7 @@ fn save_views(
         .collect();
     let needs: BTreeMap<&str, BTreeSet<&str>> = texts
         .iter()
-        .map(|(name, text)| (*name, mentioned_views(name, &text.text, &texts)))
+        .map(|(name, text)| (*name, mentioned_views(name, text, &texts)))
         .collect();
     for name in dependency_order(&needs) {
         let placeholders: Vec<_> = all_needed(name, &needs)
@@ -248,15 +248,18 @@ fn save_object(
 }
 
 /// The other views whose quoted names stand in a view's text. May name too many (a column of
-/// the same name), which costs a placeholder, never too few.
+/// the same name; any name beyond ASCII where the text is in another character set), which
+/// costs a placeholder, never too few.
 fn mentioned_views<'a>(
     name: &str,
-    text: &[u8],
+    definition: &Definition,
     views: &BTreeMap<&'a str, &Definition>,
 ) -> BTreeSet<&'a str> {
+    let charset = definition.charset_client.as_deref().unwrap_or("utf8mb4");
     let mentioned = |other: &str| {
         let quoted = crate::server::quote_identifier(other);
-        memchr::memmem::find(text, quoted.as_bytes()).is_some()
+        let unreadable = !other.is_ascii() && !charset.starts_with("utf8");
+        unreadable || memchr::memmem::find(&definition.text, quoted.as_bytes()).is_some()
     };
     views
         .keys()

@@ -49,14 +49,23 @@ impl Privileges {
     }
 
     /// Of several grants whose patterns match the database, the server applies only the most
-    /// specific one.
+    /// specific one. Of those that are equally specific only what all of them grant is relied on.
     fn choose_grants(&mut self) {
         for grants in self.grants.values() {
-            let applied = grants
+            let best = grants
                 .iter()
-                .max_by_key(|grant| literal_prefix(&grant.pattern));
-            self.on_database
-                .extend(applied.iter().flat_map(|grant| grant.privileges.clone()));
+                .map(|grant| literal_prefix(&grant.pattern))
+                .max();
+            let applied: Vec<&Grant> = grants
+                .iter()
+                .filter(|grant| Some(literal_prefix(&grant.pattern)) == best)
+                .collect();
+            let granted = |privilege: &str| applied.iter().all(|g| has(&g.privileges, privilege));
+            for privilege in applied.iter().flat_map(|grant| &grant.privileges) {
+                if granted(privilege) {
+                    self.on_database.insert(privilege.clone());
+                }
+            }
         }
     }
 
@@ -271,6 +280,13 @@ mod tests {
             "GRANT SHOW VIEW ON `csv2\\_prod`.* TO `role`",
         ]);
         assert!(p.on_database("SELECT") && p.on_database("SHOW VIEW"));
+        assert!(!p.on_database("TRIGGER") && !p.on_database("EVENT"));
+        // An unescaped underscore is a wildcard too: these two are equally specific.
+        let p = privileges(&[
+            "GRANT SELECT ON `csv2_prod`.* TO `b`@`localhost`",
+            "GRANT SELECT, TRIGGER, EVENT ON `csv2%`.* TO `b`@`localhost`",
+        ]);
+        assert!(p.on_database("SELECT"));
         assert!(!p.on_database("TRIGGER") && !p.on_database("EVENT"));
     }
 

@@ -418,7 +418,14 @@ pub(super) fn link_unchanged(
         // Renamed over the staged file, so that there is a complete file at every moment.
         let mut link = staged.clone().into_os_string();
         link.push(".link");
-        usable && fs::hard_link(&old, &link).is_ok() && fs::rename(&link, &staged).is_ok()
+        if !usable || fs::hard_link(&old, &link).is_err() {
+            return false;
+        }
+        let linked = fs::rename(&link, &staged).is_ok();
+        if !linked {
+            let _ = fs::remove_file(&link);
+        }
+        linked
     });
     linked.count()
 }
