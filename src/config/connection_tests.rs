@@ -1,3 +1,5 @@
+//! Where connection settings come from, and which of several wins.
+
 use tempfile::TempDir;
 
 use super::*;

@@ -109,8 +109,10 @@ fn show(
     })?;
     let mut definition = Definition::default();
     let columns = row.columns();
-    for (column, value) in columns.iter().zip(row.unwrap()) {
-        let Value::Bytes(value) = value else { continue };
+    for (column, value) in columns.iter().zip(row.unwrap_raw()) {
+        let Some(Value::Bytes(value)) = value else {
+            continue;
+        };
         let column = column.name_str();
         if text_columns.contains(&column.as_ref()) {
             definition.text = value;

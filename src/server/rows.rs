@@ -101,10 +101,10 @@ impl DriverRows<'_> {
         };
         let row = row.map_err(|e| query_error("cannot read rows", e))?;
         self.row.clear();
-        for value in row.unwrap() {
+        for value in row.unwrap_raw() {
             match value {
-                Value::NULL => write_cell(&mut self.row, None),
-                Value::Bytes(bytes) => write_cell(&mut self.row, Some(&bytes)),
+                Some(Value::NULL) => write_cell(&mut self.row, None),
+                Some(Value::Bytes(bytes)) => write_cell(&mut self.row, Some(&bytes)),
                 _ => {
                     return Err(Error::new(
                         ErrorKind::Internal,
