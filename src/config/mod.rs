@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 
 mod connection;
+mod credentials_file;
 mod file;
 pub mod host;
 mod option_file;
