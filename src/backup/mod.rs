@@ -211,11 +211,6 @@ impl<'a> Reporter<'a> {
             server: survey.flavor.to_string(),
             database: request.connection.database.clone(),
         });
-        for message in &request.config.notices {
-            self.observer.event(&Event::Notice {
-                message: message.clone(),
-            });
-        }
     }
 
     fn snapshot(&self, pool: &SnapshotPool) {

@@ -253,7 +253,7 @@ pub struct Config {
     pub link_unchanged: bool,
     /// Kinds of objects to leave out.
     pub skip_objects: Vec<ObjectKind>,
-    /// Things worth saying at `-v`, such as unknown keys.
+    /// Things worth saying at `-v`, such as unknown keys; for whoever read the file to say.
     pub notices: Vec<String>,
 }
 
