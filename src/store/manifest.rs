@@ -187,6 +187,11 @@ pub struct RunRecord {
     pub warnings: Vec<String>,
 }
 
+/// A digest as [`DataEntry::digest`] states it.
+pub fn digest_text(digest: u128) -> String {
+    format!("xxh3-128-sum:{digest:032x}")
+}
+
 impl Manifest {
     /// Every file the manifest names, in its order.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
