@@ -20,5 +20,7 @@ mod faults;
 mod memory;
 mod odd;
 mod secrets;
+mod servers;
+mod servers;
 mod services;
 mod source;

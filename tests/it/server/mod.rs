@@ -1,7 +1,9 @@
-//! Private MariaDB servers. A server lives in a directory of its own, listens on a socket
-//! there, and ends with its [`Server`] or, if it is shared, with the test process: it runs
-//! under a small shell that the kernel tells of our death, so that neither a panic nor
+//! Private servers of each [`Kind`]. A server lives in a directory of its own, listens on a
+//! socket there, and ends with its [`Server`] or, if it is shared, with the test process: it
+//! runs under a small shell that the kernel tells of our death, so that neither a panic nor
 //! `kill -9` leaves a server behind.
+
+mod kinds;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -15,6 +17,9 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use rustix::process::{Pid, Signal, kill_process};
 
+pub(crate) use kinds::Kind;
+use kinds::base_options;
+
 /// The password of `root` on every server, so that no test passes because none was needed.
 pub(crate) const ROOT_PASSWORD: &str = "r00t-of-the-test's \"server\"";
 
@@ -23,50 +28,65 @@ const STOP_BOUND: Duration = Duration::from_secs(30);
 
 /// A running server.
 pub(crate) struct Server {
+    kind: Kind,
     dir: PathBuf,
     keeper: Mutex<Child>,
     /// Where it listens on the loopback interface, if it was asked to.
     pub(crate) port: Option<u16>,
 }
 
-/// The shared server with a binary log; `None` after saying that the test is skipped.
+/// The shared MariaDB 10.11 with a binary log; `None` after saying that the test is skipped.
 pub(crate) fn with_binlog() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let options = ["--log-bin=binlog", "--server-id=1", "--gtid-domain-id=7"];
-    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(&options));
-    server.as_ref().or_else(skip)
+    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(Kind::MariaDb10, &options));
+    server.as_ref().or_else(|| skip(Kind::MariaDb10))
 }
 
-/// The shared server without one.
+/// The shared MariaDB 10.11 without one.
 pub(crate) fn without_binlog() -> Option<&'static Server> {
-    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Server::start_if_there_is_one(&["--skip-log-bin"]));
-    server.as_ref().or_else(skip)
+    shared(Kind::MariaDb10)
 }
 
-/// Says that the running test is skipped for want of a server; in CI that is a failure.
-fn skip<T>() -> Option<T> {
+/// The shared server of a kind that is as the product comes: MySQL with a binary log, MariaDB
+/// without. `None` after saying that the test is skipped.
+pub(crate) fn shared(kind: Kind) -> Option<&'static Server> {
+    static SERVERS: [OnceLock<Option<Server>>; 3] = [const { OnceLock::new() }; 3];
+    let server = SERVERS[kind as usize].get_or_init(|| Server::start_if_there_is_one(kind, &[]));
+    server.as_ref().or_else(|| skip(kind))
+}
+
+/// Says that the running test is skipped for want of a server. In CI that is a failure, unless
+/// it is one that cannot be had here.
+fn skip<T>(kind: Kind) -> Option<T> {
+    let why = kind.why_missing();
     assert!(
-        std::env::var_os("CI").is_none(),
-        "no MariaDB server here, and CI is set"
+        std::env::var_os("CI").is_none() || why.is_some(),
+        "no {kind:?} here, and CI is set"
     );
+    let why = why.unwrap_or_else(|| format!("no {kind:?} here; see tests/run"));
     // Not by a macro: the test harness hides what those print.
     let test = thread::current().name().unwrap_or("a test").to_owned();
-    let line = format!("SKIPPED {test}: no MariaDB server here; see tests/run\n");
+    let line = format!("SKIPPED {test}: {why}\n");
     std::io::stderr().write_all(line.as_bytes()).ok();
     None
 }
 
 impl Server {
+    /// Starts a MariaDB 10.11 with these options; see [`Server::start_kind`].
+    pub(crate) fn start(options: &[&str]) -> Option<Server> {
+        Server::start_kind(Kind::MariaDb10, options)
+    }
+
     /// Starts a server with these options besides the harness's own. `--port=…` among them
     /// makes it listen on the loopback interface too. `None` after saying that the test is
     /// skipped.
-    pub(crate) fn start(options: &[&str]) -> Option<Server> {
-        Server::start_if_there_is_one(options).or_else(skip)
+    pub(crate) fn start_kind(kind: Kind, options: &[&str]) -> Option<Server> {
+        Server::start_if_there_is_one(kind, options).or_else(|| skip(kind))
     }
 
-    fn start_if_there_is_one(options: &[&str]) -> Option<Server> {
-        let template = template()?;
+    fn start_if_there_is_one(kind: Kind, options: &[&str]) -> Option<Server> {
+        let template = kind.template()?;
         // In the system's temporary directory: a socket's path must be short.
         let dir = tempfile::Builder::new()
             .prefix("schema_backup-it.")
@@ -90,11 +110,11 @@ impl Server {
             .args(["--pdeathsig", "TERM", "sh", "-c", KEEPER, "sh"])
             .arg(&dir);
         command
-            .arg(binary("mariadbd")?)
+            .arg(kind.server()?)
             .args(base_options(&dir.join("data")));
         command.arg(format!("--socket={}", socket_in(&dir).display()));
         command.arg(format!("--pid-file={}", dir.join("server.pid").display()));
-        command.args(TUNING).args(options);
+        command.args(kind.options()).args(options);
         command.arg(if port.is_some() {
             "--bind-address=127.0.0.1"
         } else {
@@ -107,9 +127,19 @@ impl Server {
             .process_group(0);
 
         let keeper = Mutex::new(spawn_from_a_lasting_thread(command));
-        let server = Server { dir, keeper, port };
+        let server = Server {
+            kind,
+            dir,
+            keeper,
+            port,
+        };
         server.wait_until_it_answers();
         Some(server)
+    }
+
+    /// What it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The socket it listens on.
@@ -120,6 +150,11 @@ impl Server {
     /// Its directory, for files that should go with it.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The certificate of the authority that MySQL makes up and signs its own with.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.dir.join("data/ca.pem")
     }
 
     /// A connection of `root`'s.
@@ -175,7 +210,7 @@ impl Server {
 
     /// The stock client, with no options but who and where.
     pub(crate) fn stock_client(&self, database: &str) -> Command {
-        let mut command = Command::new("mariadb");
+        let mut command = Command::new(self.kind.client().unwrap());
         command
             .arg("--no-defaults")
             .arg("--user=root")
@@ -261,100 +296,8 @@ server=$!
 wait "$server"
 "#;
 
-/// Small and quick: these servers may forget everything at a power failure.
-const TUNING: [&str; 11] = [
-    "--innodb-buffer-pool-size=128M",
-    "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-flush-method=nosync",
-    "--innodb-doublewrite=0",
-    "--innodb-stats-persistent=1",
-    "--sync-binlog=0",
-    "--skip-name-resolve",
-    "--max-connections=200",
-    "--max-allowed-packet=64M",
-    "--performance-schema=0",
-    "--lower-case-table-names=0",
-];
-
 fn socket_in(dir: &Path) -> PathBuf {
     dir.join("server.sock")
-}
-
-fn base_options(data: &Path) -> Vec<String> {
-    let mut options = vec![
-        "--no-defaults".to_owned(),
-        format!("--datadir={}", data.display()),
-    ];
-    // A server drops root's privileges unless told otherwise, and could not write here.
-    if rustix::process::geteuid().is_root() {
-        options.push("--user=root".to_owned());
-    }
-    options
-}
-
-/// Where a program is, also in the places that a user's PATH lacks.
-fn binary(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(usual)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
-}
-
-/// An initialised data directory that every server starts from a copy of; made once per
-/// server version and kept with the build. `None` where there is no MariaDB.
-fn template() -> Option<&'static Path> {
-    static TEMPLATE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let template = TEMPLATE.get_or_init(|| {
-        let (installer, server, _) = (
-            binary("mariadb-install-db")?,
-            binary("mariadbd")?,
-            binary("mariadb")?,
-        );
-        let version = Command::new(server)
-            .args(["--no-defaults", "--version"])
-            .output()
-            .unwrap();
-        let version: String = String::from_utf8_lossy(&version.stdout)
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
-            .collect();
-        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("template-{version}"));
-        if !kept.is_dir() {
-            initialise(&installer, &kept);
-        }
-        Some(kept)
-    });
-    template.as_deref()
-}
-
-/// Makes a data directory where nobody but `root` may connect, and `root` with a password.
-fn initialise(installer: &Path, kept: &Path) {
-    let scratch = tempfile::Builder::new()
-        .prefix("template.")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .unwrap();
-    let (data, extra) = (
-        scratch.path().join("data"),
-        scratch.path().join("extra.sql"),
-    );
-    let root = ROOT_PASSWORD.replace('\'', "''");
-    let statements = format!(
-        "DELETE FROM mysql.global_priv WHERE user = '';\nFLUSH PRIVILEGES;\n\
-         ALTER USER root@localhost IDENTIFIED BY '{root}';\n"
-    );
-    std::fs::write(&extra, statements).unwrap();
-    let output = Command::new(installer)
-        .args(base_options(&data))
-        .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
-        .arg(format!("--extra-file={}", extra.display()))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "mariadb-install-db: {output:?}");
-    // Another test process may have been quicker; its directory is as good.
-    std::fs::rename(data, kept).ok();
-    assert!(kept.is_dir(), "cannot keep {}", kept.display());
 }
 
 /// Spawns from a thread that lives as long as the process: the kernel sends the death signal
