@@ -87,13 +87,6 @@ impl Survey {
         for kind in &request.config.skip_objects {
             self.warnings.push(format!("{kind} are left out, as asked"));
         }
-        for (name, listed) in &self.listing.tables {
-            if listed.versioned && destinations.of_data(self.category(name)).is_some() {
-                self.warnings.push(format!(
-                    "table `{name}` is system-versioned: its current rows are saved, their history is not"
-                ));
-            }
-        }
         let unsafe_tables: Vec<_> = self
             .data_tables(destinations)
             .into_iter()
@@ -127,7 +120,9 @@ impl Survey {
     /// The tables whose data the run saves, with whether they have transactions.
     pub fn data_tables(&self, destinations: &Destinations) -> BTreeMap<String, bool> {
         let tables = self.listing.tables.iter();
-        let saved = tables.filter(|(name, _)| destinations.of_data(self.category(name)).is_some());
+        let saved = tables.filter(|(name, listed)| {
+            listed.holds_rows() && destinations.of_data(self.category(name)).is_some()
+        });
         saved
             .map(|(name, listed)| (name.clone(), listed.transactional))
             .collect()

@@ -58,7 +58,11 @@ impl Walk<'_> {
         let row_bytes = self.sample_row_bytes()?;
         let step = (chunk_size / row_bytes.max(1)).max(1);
         let columns = quote_list(self.key.split.iter().map(String::as_str));
-        let select = format!("SELECT {columns} FROM {}", self.indexed_table());
+        let select = format!(
+            "SELECT {} FROM {}",
+            self.select_list()?,
+            self.indexed_table()
+        );
         // Rows are counted by the steps over them, if each key value stands for one row.
         let mut exact = self.key.split.len() == self.key.order.len();
         let mut bounds: Vec<Vec<String>> = Vec::new();
@@ -72,7 +76,7 @@ impl Walk<'_> {
                 // Many rows share the leading columns: go on behind them.
                 exact = false;
                 let above = self.key.above(&bound);
-                let query = format!("{select} WHERE {above} ORDER BY {columns} LIMIT 1");
+                let query = format!("{select}{above} ORDER BY {columns} LIMIT 1");
                 match self.read_key(&query)? {
                     Some(next) => bound = next,
                     None => break,
@@ -87,10 +91,7 @@ impl Walk<'_> {
             " WHERE {} IS NULL",
             quote_identifier(&self.key.split[0])
         ));
-        let all = format!(
-            "SELECT COUNT(*) FROM {}",
-            quote_identifier(&self.table.name)
-        );
+        let all = format!("SELECT COUNT(*) FROM {}", self.table.source());
         let rest = self.read_number(&last)?;
         let rows = if exact {
             let nulls = if self.key.nullable {
@@ -110,12 +111,20 @@ impl Walk<'_> {
     }
 
     fn indexed_table(&self) -> String {
-        let (name, index) = (&self.table.name, &self.key.index);
-        format!(
-            "{} FORCE INDEX ({})",
-            quote_identifier(name),
-            quote_identifier(index)
-        )
+        let (source, index) = (self.table.source(), quote_identifier(&self.key.index));
+        format!("{source} FORCE INDEX ({index})")
+    }
+
+    /// The key columns of a bound.
+    fn select_list(&self) -> Result<String> {
+        let columns = self.key.split.iter().map(|name| {
+            let kind = self.table.column(name).and_then(literal_kind);
+            kind.map(|kind| kind.select(name))
+        });
+        let columns: Option<Vec<String>> = columns.collect();
+        columns
+            .map(|columns| columns.join(","))
+            .ok_or_else(not_a_literal)
     }
 
     /// The condition for rows from `bound` on, or for all rows that have a key.
@@ -160,12 +169,7 @@ impl Walk<'_> {
             literal(literal_kind(column)?, column.charset.as_deref(), &cell?)
         });
         let literals: Option<Vec<String>> = literals.collect();
-        literals.map(Some).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Internal,
-                "a key value cannot be written as a literal",
-            )
-        })
+        literals.map(Some).ok_or_else(not_a_literal)
     }
 
     /// Cells of the only row of a query; `None` when there is no row.
@@ -184,6 +188,14 @@ impl Walk<'_> {
     }
 }
 
+#[cold]
+fn not_a_literal() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "a key value cannot be written as a literal",
+    )
+}
+
 /// A key value as a literal made of ASCII only.
 fn literal(kind: LiteralKind, charset: Option<&str>, value: &[u8]) -> Option<String> {
     let hex = || value.iter().map(|b| format!("{b:02X}")).collect::<String>();
@@ -194,7 +206,12 @@ fn literal(kind: LiteralKind, charset: Option<&str>, value: &[u8]) -> Option<Str
             .then(|| text.to_owned())
     };
     Some(match kind {
-        LiteralKind::Number => plain(b"-+.")?,
+        LiteralKind::Number | LiteralKind::Ordinal => plain(b"-+.")?,
+        LiteralKind::Float => {
+            let number = plain(b"-+.e")?;
+            let exponent = if number.contains('e') { "" } else { "e0" };
+            number + exponent
+        }
         LiteralKind::Quoted => format!("'{}'", plain(b"-: .abcdef")?),
         LiteralKind::Text => format!("_{} X'{}'", charset?, hex()),
         LiteralKind::Binary => format!("X'{}'", hex()),
@@ -212,6 +229,14 @@ mod tests {
             "-12.50"
         );
         assert_eq!(literal(LiteralKind::Number, None, b"1 OR 1"), None);
+        assert_eq!(
+            literal(LiteralKind::Float, None, b"-0.1").unwrap(),
+            "-0.1e0"
+        );
+        assert_eq!(
+            literal(LiteralKind::Float, None, b"5e-324").unwrap(),
+            "5e-324"
+        );
         assert_eq!(
             literal(LiteralKind::Quoted, None, b"2024-02-29 01:02:03").unwrap(),
             "'2024-02-29 01:02:03'"

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::Request;
 use crate::config::{Category, ObjectKind};
 use crate::encode::script::Frame;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Summary;
 use crate::plan::layout::Destinations;
 use crate::server::catalog::{Catalog, Table};
@@ -49,7 +50,9 @@ impl<'a> Contents<'a> {
     ) -> Self {
         let items = catalog.tables.values().map(|table| {
             let category = survey.category(&table.name);
-            let data_kind = destinations.of_data(category);
+            let data_kind = destinations
+                .of_data(category)
+                .filter(|_| table.holds_rows());
             Item {
                 table,
                 category,
@@ -70,6 +73,24 @@ impl<'a> Contents<'a> {
         }
     }
 
+    /// An error that names all that cannot be backed up, before anything is read.
+    pub(super) fn refuse_what_would_not_come_back(&self) -> Result<()> {
+        let saved = self.items.iter().filter(|item| item.data_kind.is_some());
+        let tables = saved.filter_map(|item| {
+            let why = item.table.unsavable()?;
+            Some(format!("table `{}` ({why})", item.table.name))
+        });
+        let views = self.catalog.invalid_views();
+        let views = views.map(|name| format!("view `{name}` (what it needs is gone)"));
+        let all: Vec<_> = tables.chain(views).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let what = format!("cannot be backed up: {}", all.join(", "));
+        Err(Error::new(ErrorKind::Failed, what)
+            .hint("put the names on the `ignore` list to leave them out"))
+    }
+
     /// The manifest of the directory of that kind.
     pub(super) fn manifest(&self, kind: BackupKind) -> Manifest {
         let held = self
@@ -87,6 +108,7 @@ impl<'a> Contents<'a> {
                     .stored_columns()
                     .map(|c| c.name.clone())
                     .collect(),
+                versioned: item.table.versioned,
                 auto_increment: item.table.auto_increment.filter(|_| here),
                 data: item.data.clone().filter(|_| here),
             };

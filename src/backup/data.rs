@@ -214,7 +214,7 @@ impl TablePlan {
         let mut query = format!(
             "SELECT {cache}{} FROM {}",
             encoding.select_list(),
-            quote_identifier(&table.name)
+            table.source()
         );
         if let Some(key) = &self.key {
             let split = self.ranges.len() > 1;
@@ -292,9 +292,11 @@ fn script(contents: &Contents<'_>, item: &Item<'_>, last: bool) -> ChunkScript {
     if let Some(next) = item.table.auto_increment.filter(|next| last && *next > 1) {
         footer.extend_from_slice(format!("ALTER TABLE {name} AUTO_INCREMENT={next};\n").as_bytes());
     }
-    footer.extend_from_slice(contents.frame.footer());
+    let versioned = item.table.versioned;
+    footer.extend(contents.frame.rows_footer(versioned));
+    let what = format!("rows of table {name}");
     ChunkScript {
-        header: contents.frame.header(&format!("rows of table {name}")),
+        header: contents.frame.rows_header(&what, versioned),
         footer,
     }
 }

@@ -74,15 +74,11 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     )?;
     report.snapshot(&pool);
     let catalog = catalog_in_snapshot(&pool, &survey, request)?;
-    for name in catalog.invalid_views() {
-        report.warn(&format!(
-            "view `{name}` is invalid at the source (what it needs is gone): its file will not load"
-        ));
-    }
     interrupt.check()?;
 
     report.phase(Phase::Structure);
     let mut contents = Contents::new(&survey, &catalog, &destinations, request);
+    contents.refuse_what_would_not_come_back()?;
     structure::save(&mut contents, &pool, &stagings, interrupt)?;
     let (data_began, threads_used) = (Instant::now(), pool.size());
     data::save(

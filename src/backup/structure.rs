@@ -160,7 +160,7 @@ fn save_routines(
         let statements = files
             .entry((kind.to_ascii_lowercase(), &routine.name))
             .or_default();
-        statements.push(compound(text));
+        statements.push(compound(text, &contents.catalog.database));
     }
     for ((kind, name), statements) in files {
         save_object(
@@ -190,7 +190,8 @@ fn save_triggers(
             .collect::<Result<Vec<_>>>()
     })?;
     for ((table, _), texts) in tables.iter().zip(&texts) {
-        let statements: Vec<_> = texts.iter().map(compound).collect();
+        let database = &contents.catalog.database;
+        let statements: Vec<_> = texts.iter().map(|text| compound(text, database)).collect();
         save_object(
             contents,
             stagings,
@@ -220,7 +221,7 @@ fn save_events(
             "event",
             event,
             names::event(event),
-            &[compound(text)],
+            &[compound(text, &contents.catalog.database)],
         )?;
     }
     Ok(())

@@ -5,9 +5,12 @@
 use memchr::memchr3;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::catalog::Column;
+use crate::server::catalog::{Column, Period};
 use crate::server::quote_identifier;
 use crate::server::wire::read_cell;
+
+/// The latest TIMESTAMP of a server that counts seconds in 31 bits, and in 32.
+const LATEST_TIMES: &str = "'2038-01-19 03:14:07.999999','2106-02-07 06:28:15.999999'";
 
 /// How the values of a column are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub enum CellKind {
     Number,
     /// As the server states it, but for a negative zero, which needs an exponent to stay one.
     Float,
+    /// As `DEFAULT` where it is NULL: the end of a period that has not ended.
+    RowEnd,
     /// In quotes: dates, times, UUID and INET, which are plain ASCII.
     Quoted,
     /// In quotes, in the file's own character set. Bytes that are not valid in it go in
@@ -39,6 +44,9 @@ pub enum CellKind {
 impl CellKind {
     /// How values of `column` are written.
     pub fn of(column: &Column) -> CellKind {
+        if column.period == Some(Period::End) {
+            return CellKind::RowEnd;
+        }
         if let Some(charset) = &column.charset {
             return match charset.as_str() {
                 "utf8mb4" | "utf8mb3" | "utf8" | "ascii" => CellKind::Utf8(charset.clone()),
@@ -62,15 +70,27 @@ impl CellKind {
         }
     }
 
-    /// How the column is named in a SELECT. The text protocol prints FLOAT with 6 digits;
-    /// as a DOUBLE it comes with enough of them to restore the same bits.
+    /// How the column is named in a SELECT. The text protocol prints FLOAT with 6 digits, and
+    /// what was declared with decimals with as many; as a DOUBLE without it comes with enough
+    /// of them to restore the same bits. A row that is still valid has no end: the time that
+    /// stands for it depends on the server.
     pub fn select(column: &Column) -> String {
         let name = quote_identifier(&column.name);
-        if column.data_type == "float" {
+        if column.data_type == "float" || column.fixed_decimals {
             format!("CAST({name} AS DOUBLE)")
+        } else if column.period == Some(Period::End) {
+            format!("IF({name} IN ({LATEST_TIMES}),NULL,{name})")
         } else {
             name
         }
+    }
+
+    fn write_null(&self, out: &mut Vec<u8>) {
+        let null: &[u8] = match self {
+            CellKind::RowEnd => b"DEFAULT",
+            _ => b"NULL",
+        };
+        out.extend_from_slice(null);
     }
 
     /// Appends `value` as a literal.
@@ -84,7 +104,7 @@ impl CellKind {
                     out.extend_from_slice(b"e0");
                 }
             }
-            CellKind::Quoted => {
+            CellKind::Quoted | CellKind::RowEnd => {
                 out.push(b'\'');
                 out.extend_from_slice(value);
                 out.push(b'\'');
@@ -139,7 +159,7 @@ pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()
         }
         match read_cell(&mut rest) {
             Some(Some(value)) => kind.write(value, out),
-            Some(None) => out.extend_from_slice(b"NULL"),
+            Some(None) => kind.write_null(out),
             None => return Err(malformed()),
         }
     }

@@ -4,6 +4,7 @@
 use crate::server::definitions::Definition;
 use crate::server::flavor::Flavor;
 use crate::server::{quote_identifier, quote_string};
+use crate::store::manifest::DatabaseEntry;
 
 /// Session variables that a file sets and puts back.
 const SAVED: [&str; 7] = [
@@ -26,6 +27,16 @@ pub struct Frame {
     header: String,
     footer: String,
 }
+
+/// What a file of rows with their history needs besides.
+const HISTORY: [(&str, &str); 2] = [
+    ("system_versioning_insert_history", "1"),
+    ("system_versioning_alter_history", "KEEP"),
+];
+
+/// Character sets in which a backslash or a quote can be the tail of a character, so that the
+/// stock client must know that the text is in one of them.
+const SWALLOWING: [&str; 5] = ["big5", "cp932", "gb18030", "gbk", "sjis"];
 
 impl Frame {
     /// For files of this server's dialect.
@@ -61,6 +72,34 @@ impl Frame {
         self.footer.as_bytes()
     }
 
+    /// The head of a file of rows; `versioned` ones come with their history.
+    pub fn rows_header(&self, what: &str, versioned: bool) -> Vec<u8> {
+        let mut header = self.header(what);
+        if versioned {
+            let save = HISTORY
+                .map(|(name, _)| format!("@sb_{name}=@@{name}"))
+                .join(", ");
+            let set = HISTORY
+                .map(|(name, value)| format!("{name}={value}"))
+                .join(", ");
+            header.extend_from_slice(format!("SET {save};\nSET {set};\n").as_bytes());
+        }
+        header
+    }
+
+    /// The end of a file of rows.
+    pub fn rows_footer(&self, versioned: bool) -> Vec<u8> {
+        let mut footer = Vec::new();
+        if versioned {
+            let restore = HISTORY
+                .map(|(name, _)| format!("{name}=@sb_{name}"))
+                .join(", ");
+            footer.extend_from_slice(format!("SET {restore};\n").as_bytes());
+        }
+        footer.extend_from_slice(self.footer());
+        footer
+    }
+
     /// A file with one or more statements.
     pub fn file(&self, what: &str, statements: &[Vec<u8>]) -> Vec<u8> {
         let mut file = self.header(what);
@@ -78,12 +117,45 @@ pub fn simple(text: &[u8]) -> Vec<u8> {
 }
 
 /// A statement whose text may hold semicolons and was written under other session settings.
-pub fn compound(definition: &Definition) -> Vec<u8> {
-    let mut out = settings(definition).into_bytes();
+/// An object remembers the default collation of its database, so that is set for it too.
+pub fn compound(definition: &Definition, database: &DatabaseEntry) -> Vec<u8> {
+    let own = &database.collation;
+    let other = definition.database_collation.as_ref();
+    let other = other.filter(|collation| *collation != own);
+    let mut before = settings(definition);
+    let mut after = String::new();
+    if let Some(collation) = other {
+        before.push_str(&default_collation(collation));
+        after = default_collation(own);
+    }
     let delimiter = delimiter_for(&definition.text);
-    out.extend_from_slice(format!("DELIMITER {delimiter}\n").as_bytes());
-    out.extend_from_slice(&definition.text);
-    out.extend_from_slice(format!("\n{delimiter}\nDELIMITER ;\n").as_bytes());
+    if definition.created.is_some() {
+        after.push_str("SET timestamp=DEFAULT;\n");
+    }
+    let mut create = format!("DELIMITER {delimiter}\n").into_bytes();
+    create.extend_from_slice(&definition.text);
+    create.extend_from_slice(format!("\n{delimiter}\nDELIMITER ;\n").as_bytes());
+    in_its_charset(definition, &before, &create, &after)
+}
+
+fn default_collation(collation: &str) -> String {
+    let charset = collation.split('_').next().unwrap_or(collation);
+    format!("ALTER DATABASE CHARACTER SET {charset} COLLATE {collation};\n")
+}
+
+/// Statements with the text of an object among them, told to the client where it matters.
+fn in_its_charset(definition: &Definition, before: &str, create: &[u8], after: &str) -> Vec<u8> {
+    let charset = definition.charset_client.as_deref().unwrap_or_default();
+    let told = SWALLOWING.contains(&charset) && !definition.text.is_ascii();
+    let (mut out, mut end) = (Vec::new(), String::new());
+    if told {
+        // The client passes this on as SET NAMES, so what the object needs follows it.
+        out.extend_from_slice(format!("charset {charset}\n").as_bytes());
+        end = "charset utf8mb4\n".to_owned();
+    }
+    for part in [before.as_bytes(), create, end.as_bytes(), after.as_bytes()] {
+        out.extend_from_slice(part);
+    }
     out
 }
 
@@ -108,16 +180,19 @@ pub fn view(
             ));
         }
     }
-    out.push_str(&settings(definition));
-    let mut out = out.into_bytes();
     // The server states `CREATE ALGORITHM=… VIEW`; a placeholder may be there already.
     let text = definition
         .text
         .strip_prefix(b"CREATE ")
         .unwrap_or(&definition.text);
-    out.extend_from_slice(b"CREATE OR REPLACE ");
-    out.extend_from_slice(text);
-    out.extend_from_slice(b";\n");
+    let create = [b"CREATE OR REPLACE ", text, b";\n"].concat();
+    let mut out = out.into_bytes();
+    out.extend(in_its_charset(
+        definition,
+        &settings(definition),
+        &create,
+        "",
+    ));
     out
 }
 
@@ -134,6 +209,9 @@ fn settings(definition: &Definition) -> String {
     }
     if let Some(zone) = &definition.time_zone {
         sets.push(format!("time_zone={}", quote_string(zone)));
+    }
+    if let Some(created) = definition.created {
+        sets.push(format!("timestamp={created}"));
     }
     if sets.is_empty() {
         String::new()

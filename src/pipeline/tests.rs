@@ -24,6 +24,9 @@ fn table() -> Table {
         charset: None,
         nullable: false,
         generated: false,
+        period: None,
+        members: 0,
+        fixed_decimals: false,
     };
     Table {
         name: "t".into(),
@@ -35,6 +38,7 @@ fn table() -> Table {
         auto_increment: None,
         columns: vec![column("id", "int"), column("v", "blob")],
         keys: Vec::new(),
+        versioned: false,
     }
 }
 

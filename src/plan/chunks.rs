@@ -3,8 +3,11 @@
 //! wherever the bounds lie every row falls into exactly one of them. Bounds are SQL literals
 //! taken from the data; only the server ever compares them.
 
-use crate::server::catalog::{Column, Table};
+use crate::server::catalog::{Column, Key, Table};
 use crate::server::{quote_identifier, quote_list};
+
+/// More members than that in a leading ENUM make its conditions too long.
+const MAX_MEMBERS: usize = 1000;
 
 /// The key that orders and splits a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct ChunkKey {
     pub split: Vec<String>,
     /// Whether the one split column may be NULL, whose rows are then a chunk of their own.
     pub nullable: bool,
+    /// How many members the first column has if it is an ENUM, else 0.
+    pub members: usize,
 }
 
 /// Which rows of a table a chunk holds.
@@ -41,29 +46,37 @@ impl ChunkKey {
             .filter(|key| !key.columns.iter().any(nullable));
         let best = not_null.min_by_key(|key| (key.name != "PRIMARY", key.columns.len()));
         if let Some(key) = best {
-            let split = key
-                .columns
-                .iter()
-                .take_while(|name| table.column(name).is_some_and(is_splittable));
-            return Some(ChunkKey {
-                index: key.name.clone(),
-                order: key.columns.clone(),
-                split: split.cloned().collect(),
-                nullable: false,
-            });
+            let split = if leads(table, key) {
+                let splittable = |name: &&String| table.column(name).is_some_and(is_splittable);
+                key.columns.iter().take_while(splittable).cloned().collect()
+            } else {
+                Vec::new()
+            };
+            return Some(ChunkKey::of(table, key, split, false));
         }
-        let splittable = |name: &String| table.column(name).is_some_and(is_splittable);
         let key = table
             .keys
             .iter()
-            .filter(|key| splittable(&key.columns[0]))
+            .filter(|key| leads(table, key))
             .min_by_key(|key| key.columns.len())?;
-        Some(ChunkKey {
+        let first = key.columns[..1].to_vec();
+        Some(ChunkKey::of(table, key, first, nullable(&key.columns[0])))
+    }
+
+    fn of(table: &Table, key: &Key, split: Vec<String>, nullable: bool) -> ChunkKey {
+        let mut order = key.columns.clone();
+        // Rows that came and went share a key; the server keeps them apart by their end.
+        if let Some(end) = table.row_end().filter(|end| !order.contains(&end.name)) {
+            order.push(end.name.clone());
+        }
+        let first = split.first().and_then(|name| table.column(name));
+        ChunkKey {
             index: key.name.clone(),
-            order: key.columns.clone(),
-            split: key.columns[..1].to_vec(),
-            nullable: nullable(&key.columns[0]),
-        })
+            order,
+            members: first.map_or(0, |column| column.members),
+            split,
+            nullable,
+        }
     }
 
     /// The `ORDER BY` list.
@@ -77,9 +90,7 @@ impl ChunkKey {
             Range::All => Vec::new(),
             Range::Null => vec![format!("{} IS NULL", quote_identifier(&self.split[0]))],
             Range::Between(from, to) => {
-                let from = from.as_ref().map(|bound| self.at_least(bound));
-                let to = to.as_ref().map(|bound| self.below(bound));
-                let mut conditions: Vec<_> = from.into_iter().chain(to).collect();
+                let mut conditions = self.between(from.as_deref(), to.as_deref());
                 if self.nullable && conditions.is_empty() {
                     conditions.push(format!("{} IS NOT NULL", quote_identifier(&self.split[0])));
                 }
@@ -93,18 +104,78 @@ impl ChunkKey {
         }
     }
 
-    /// `(a,b,c) >= bound`, nested so that an index on (a,b,c) serves it.
-    fn at_least(&self, bound: &[String]) -> String {
-        compare(&self.split, bound, '>', ">=")
-    }
-
-    /// `(a,b,c) > bound`.
+    /// The condition for rows above `bound`, with a leading ` WHERE `.
     pub fn above(&self, bound: &[String]) -> String {
-        compare(&self.split, bound, '>', ">")
+        let conditions = match self.member(Some(bound)) {
+            Some(member) => self.by_members(Some((member, &bound[1..], ">")), None),
+            None => compare(&self.split, bound, '>', ">"),
+        };
+        format!(" WHERE {conditions}")
     }
 
-    fn below(&self, bound: &[String]) -> String {
-        compare(&self.split, bound, '<', "<")
+    fn between(&self, from: Option<&[String]>, to: Option<&[String]>) -> Vec<String> {
+        let (lower, upper) = (self.member(from), self.member(to));
+        if lower.is_some() || upper.is_some() {
+            let lower = lower
+                .zip(from)
+                .map(|(member, from)| (member, &from[1..], ">="));
+            let upper = upper.zip(to).map(|(member, to)| (member, &to[1..]));
+            return vec![self.by_members(lower, upper)];
+        }
+        // Nested so that an index on (a,b,c) serves them.
+        let from = from.map(|bound| compare(&self.split, bound, '>', ">="));
+        let to = to.map(|bound| compare(&self.split, bound, '<', "<"));
+        from.into_iter().chain(to).collect()
+    }
+
+    /// The number of the member at which a key that begins with an ENUM is cut.
+    fn member(&self, bound: Option<&[String]>) -> Option<usize> {
+        bound?.first()?.parse().ok().filter(|_| self.members > 0)
+    }
+
+    /// The rows between two bounds of a key that begins with an ENUM. An index is sorted by
+    /// the members' numbers, but servers do not look up a range of numbers in it, only single
+    /// ones: so all of them are named. 0 is the error value.
+    fn by_members(
+        &self,
+        from: Option<(usize, &[String], &str)>,
+        to: Option<(usize, &[String])>,
+    ) -> String {
+        let (column, rest) = (quote_identifier(&self.split[0]), &self.split[1..]);
+        let above = |bound: &[String], last: &str| compare(rest, bound, '>', last);
+        let below = |bound: &[String]| compare(rest, bound, '<', "<");
+        let mut cases = Vec::new();
+        let (mut first, mut end) = (0, self.members + 1);
+        match (from, to) {
+            (Some((lower, from, last)), Some((upper, to)))
+                if lower == upper && !rest.is_empty() =>
+            {
+                let (above, below) = (above(from, last), below(to));
+                return format!("({column}={lower} AND {above} AND {below})");
+            }
+            _ => {}
+        }
+        if let Some((member, bound, last)) = from {
+            first = member + usize::from(!rest.is_empty() || last == ">");
+            if !rest.is_empty() {
+                cases.push(format!("({column}={member} AND {})", above(bound, last)));
+            }
+        }
+        if let Some((member, bound)) = to {
+            end = member;
+            if !rest.is_empty() {
+                cases.push(format!("({column}={member} AND {})", below(bound)));
+            }
+        }
+        let whole: Vec<_> = (first..end).map(|member| member.to_string()).collect();
+        if !whole.is_empty() {
+            cases.push(format!("{column} IN ({})", whole.join(",")));
+        }
+        if cases.is_empty() {
+            "FALSE".to_owned()
+        } else {
+            format!("({})", cases.join(" OR "))
+        }
     }
 }
 
@@ -122,9 +193,21 @@ fn compare(columns: &[String], bound: &[String], op: char, last: &str) -> String
     }
 }
 
+/// Whether the key can be walked along and split at values of its first column. A SET in
+/// front cannot: its index is sorted by number, a range of numbers is not looked up in it
+/// (each chunk would read the whole index), and its numbers are too many to name.
+fn leads(table: &Table, key: &Key) -> bool {
+    let first = key.columns.first().and_then(|name| table.column(name));
+    first.is_some_and(|column| {
+        key.ordered
+            && is_splittable(column)
+            && column.data_type != "set"
+            && column.members <= MAX_MEMBERS
+    })
+}
+
 /// Types whose values can be written as a literal that the server compares with the column
-/// in the order in which it sorts the column. ENUM and SET sort by number and compare by
-/// name; floats do not compare equal to their own text; BIT, TIME and YEAR have surprises.
+/// in the order in which it sorts the column.
 fn is_splittable(column: &Column) -> bool {
     literal_kind(column).is_some()
 }
@@ -134,6 +217,11 @@ fn is_splittable(column: &Column) -> bool {
 pub enum LiteralKind {
     /// As the server states it.
     Number,
+    /// As the server states its number: ENUM and SET, which sort by it and would compare by
+    /// name, and BIT.
+    Ordinal,
+    /// As the server states it as a DOUBLE, with an exponent, so that it is one.
+    Float,
     /// In quotes.
     Quoted,
     /// In hexadecimal, after an introducer.
@@ -142,14 +230,33 @@ pub enum LiteralKind {
     Binary,
 }
 
+impl LiteralKind {
+    /// How the column is named in a SELECT of bounds.
+    pub fn select(self, name: &str) -> String {
+        let name = quote_identifier(name);
+        match self {
+            // Not `+0`: that is a DOUBLE, too short for a SET of 64 members.
+            LiteralKind::Ordinal => format!("{name}|0"),
+            LiteralKind::Float => format!("CAST({name} AS DOUBLE)"),
+            _ => name,
+        }
+    }
+}
+
 /// How values of the column are written as literals in a comparison, if they can be.
 pub fn literal_kind(column: &Column) -> Option<LiteralKind> {
-    if column.generated {
+    if column.generated || column.period.is_some() {
         return None;
     }
     Some(match column.data_type.as_str() {
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" => LiteralKind::Number,
-        "date" | "datetime" | "timestamp" | "uuid" => LiteralKind::Quoted,
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" => {
+            LiteralKind::Number
+        }
+        "enum" | "set" | "bit" => LiteralKind::Ordinal,
+        "float" | "double" => LiteralKind::Float,
+        "date" | "datetime" | "timestamp" | "time" | "uuid" | "inet4" | "inet6" => {
+            LiteralKind::Quoted
+        }
         "char" | "varchar" if column.charset.is_some() => LiteralKind::Text,
         "binary" | "varbinary" => LiteralKind::Binary,
         _ => return None,
@@ -185,6 +292,9 @@ mod tests {
             charset,
             nullable,
             generated: false,
+            period: None,
+            members: if data_type == "enum" { 3 } else { 0 },
+            fixed_decimals: false,
         }
     }
 
@@ -194,6 +304,7 @@ mod tests {
             .map(|(name, columns)| Key {
                 name: (*name).into(),
                 columns: columns.iter().map(|c| (*c).into()).collect(),
+                ordered: true,
             })
             .collect();
         Table {
@@ -206,6 +317,7 @@ mod tests {
             auto_increment: None,
             columns,
             keys,
+            versioned: false,
         }
     }
 
@@ -215,8 +327,10 @@ mod tests {
             column("a", "int", false),
             column("b", "int", true),
             column("e", "enum", false),
+            column("s", "set", false),
+            column("j", "json", false),
         ];
-        let t = table(columns.clone(), &[("PRIMARY", &["a", "e"]), ("u", &["a"])]);
+        let t = table(columns.clone(), &[("PRIMARY", &["a", "j"]), ("u", &["a"])]);
         let key = ChunkKey::choose(&t).unwrap();
         assert_eq!(
             (key.index.as_str(), key.split.len(), key.order.len()),
@@ -226,7 +340,45 @@ mod tests {
         assert_eq!(ChunkKey::choose(&t).unwrap().index, "v");
         let t = table(columns.clone(), &[("u", &["b"])]);
         assert!(ChunkKey::choose(&t).unwrap().nullable);
+        for (keyed, split) in [("s", 0), ("e", 1)] {
+            let t = table(columns.clone(), &[("PRIMARY", &[keyed])]);
+            assert_eq!(ChunkKey::choose(&t).unwrap().split.len(), split);
+        }
         assert_eq!(ChunkKey::choose(&table(columns, &[])), None);
+    }
+
+    #[test]
+    fn the_members_of_a_leading_enum_are_named() {
+        let key = |split: &[&str]| ChunkKey {
+            index: "k".into(),
+            order: Vec::new(),
+            split: split.iter().map(|name| (*name).into()).collect(),
+            nullable: false,
+            members: 4,
+        };
+        let bound = |values: &[&str]| Some(values.iter().map(|v| (*v).into()).collect());
+        let alone = key(&["e"]);
+        let range = Range::Between(bound(&["1"]), bound(&["3"]));
+        assert_eq!(alone.where_clause(&range), " WHERE (`e` IN (1,2))");
+        let range = Range::Between(bound(&["3"]), None);
+        assert_eq!(alone.where_clause(&range), " WHERE (`e` IN (3,4))");
+        assert_eq!(alone.above(&["4".into()]), " WHERE FALSE");
+        let first = key(&["e", "b"]);
+        let range = Range::Between(bound(&["1", "7"]), bound(&["3", "9"]));
+        assert_eq!(
+            first.where_clause(&range),
+            " WHERE ((`e`=1 AND `b`>=7) OR (`e`=3 AND `b`<9) OR `e` IN (2))"
+        );
+        let range = Range::Between(bound(&["1", "7"]), bound(&["1", "9"]));
+        assert_eq!(
+            first.where_clause(&range),
+            " WHERE (`e`=1 AND `b`>=7 AND `b`<9)"
+        );
+        let range = Range::Between(None, bound(&["1", "9"]));
+        assert_eq!(
+            first.where_clause(&range),
+            " WHERE ((`e`=1 AND `b`<9) OR `e` IN (0))"
+        );
     }
 
     #[test]
@@ -236,6 +388,7 @@ mod tests {
             order: vec!["a".into(), "b".into()],
             split: vec!["a".into(), "b".into()],
             nullable: false,
+            members: 0,
         };
         let range = Range::Between(
             Some(vec!["1".into(), "2".into()]),
@@ -267,7 +420,7 @@ mod tests {
             mut bounds in proptest::collection::btree_set((0..6i32, 0..6i32), 0..8),
             row in (0..6i32, 0..6i32),
         ) {
-            let key = ChunkKey { index: "k".into(), order: vec!["a".into(), "b".into()], split: vec!["a".into(), "b".into()], nullable: false };
+            let key = ChunkKey { index: "k".into(), order: vec!["a".into(), "b".into()], split: vec!["a".into(), "b".into()], nullable: false, members: 0 };
             let bounds: Vec<Vec<String>> = std::mem::take(&mut bounds).into_iter().map(|(a, b)| vec![a.to_string(), b.to_string()]).collect();
             let holding = ranges(&key, &bounds).iter().filter(|range| in_range(&[row.0, row.1], range)).count();
             proptest::prop_assert_eq!(holding, 1);

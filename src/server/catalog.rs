@@ -8,6 +8,7 @@ use mysql::prelude::{FromRow, Queryable};
 
 use super::connect::query_error;
 use super::flavor::Flavor;
+use super::quote_identifier;
 use crate::config::ObjectKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::{DatabaseEntry, TableKind};
@@ -25,6 +26,8 @@ pub struct Listing {
 /// What a [`Listing`] says of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
+    /// Storage engine as the server names it; empty for a table that it cannot open.
+    pub engine: String,
     /// Whether the engine has transactions.
     pub transactional: bool,
     /// Whether the table keeps the history of its rows (MariaDB).
@@ -71,6 +74,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Keys; the primary key first.
     pub keys: Vec<Key>,
+    /// Whether the history of its rows is saved with them: they are then read `FOR
+    /// SYSTEM_TIME ALL`, and their period is among the columns.
+    pub versioned: bool,
 }
 
 /// A column.
@@ -86,6 +92,22 @@ pub struct Column {
     pub nullable: bool,
     /// Whether the server computes it, so that it cannot be written.
     pub generated: bool,
+    /// What it is to the history of a system-versioned table.
+    pub period: Option<Period>,
+    /// How many members an ENUM has; 0 for everything else.
+    pub members: usize,
+    /// Whether a FLOAT or DOUBLE is stated with a fixed number of decimals, which may be
+    /// fewer than it has.
+    pub fixed_decimals: bool,
+}
+
+/// The two columns that say from when to when a row of a system-versioned table was valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// `ROW START`.
+    Start,
+    /// `ROW END`; the latest time of all for a row that is still valid.
+    End,
 }
 
 /// A unique key or the primary key.
@@ -95,7 +117,21 @@ pub struct Key {
     pub name: String,
     /// Its columns in order.
     pub columns: Vec<String>,
+    /// Whether it has an order, so that it can be walked along; a hash has none.
+    pub ordered: bool,
 }
+
+/// Engines whose tables show rows that another server or a file holds.
+const ELSEWHERE: [&str; 8] = [
+    "CONNECT",
+    "FEDERATED",
+    "MONGO",
+    "NDBCLUSTER",
+    "OQGRAPH",
+    "S3",
+    "SPHINX",
+    "SPIDER",
+];
 
 /// A view.
 #[derive(Debug, Clone, Default)]
@@ -121,9 +157,57 @@ impl Table {
         self.columns.iter().filter(|column| !column.generated)
     }
 
+    /// Whether its rows are its own.
+    pub fn holds_rows(&self) -> bool {
+        !is_merge(&self.engine)
+    }
+
+    /// Why its rows cannot be saved, if so: another place holds them, or nothing brings their
+    /// history back.
+    pub fn unsavable(&self) -> Option<String> {
+        let engine = ELSEWHERE
+            .iter()
+            .find(|e| e.eq_ignore_ascii_case(&self.engine));
+        if let Some(engine) = engine {
+            return Some(format!("engine {engine} keeps its rows elsewhere"));
+        }
+        let by_transaction = |c: &Column| c.period.is_some() && c.data_type == "bigint";
+        let precise = self.versioned && self.columns.iter().any(by_transaction);
+        precise.then(|| "its history is by transaction, which cannot be restored".to_owned())
+    }
+
+    /// What to read its rows from: the table, with its history where that is saved.
+    pub fn source(&self) -> String {
+        let history = if self.versioned {
+            " FOR SYSTEM_TIME ALL"
+        } else {
+            ""
+        };
+        format!("{}{history}", quote_identifier(&self.name))
+    }
+
+    /// The column that ends the period of a row whose history is saved.
+    pub fn row_end(&self) -> Option<&Column> {
+        self.columns
+            .iter()
+            .find(|column| self.versioned && column.period == Some(Period::End))
+    }
+
     /// The column of that name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// What MERGE shows are other tables' rows.
+fn is_merge(engine: &str) -> bool {
+    engine.eq_ignore_ascii_case("MRG_MyISAM")
+}
+
+impl Listed {
+    /// Whether its rows are its own.
+    pub fn holds_rows(&self) -> bool {
+        !is_merge(&self.engine)
     }
 }
 
@@ -152,6 +236,7 @@ impl Listing {
                 _ => {
                     let listed = Listed {
                         transactional: transactional.contains(&engine),
+                        engine,
                         versioned: kind == "SYSTEM VERSIONED",
                         created,
                     };
@@ -175,7 +260,7 @@ impl Catalog {
         let wanted = |name: &String| !ignored.contains(name);
         let mut catalog = Catalog {
             database: database(conn)?,
-            tables: tables(conn, &listing)?,
+            tables: tables(conn, flavor, &listing)?,
             views: BTreeMap::new(),
             triggers: BTreeMap::new(),
             routines: Vec::new(),
@@ -192,6 +277,7 @@ impl Catalog {
             view_charsets(conn, &mut catalog.views)?;
         }
         columns(conn, &mut catalog)?;
+        catalog.tables.values_mut().for_each(add_hidden_period);
         keys(conn, flavor, &mut catalog.tables)?;
         if !skip.contains(&ObjectKind::Triggers) {
             let query = "SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS \
@@ -265,14 +351,14 @@ fn database(conn: &mut Conn) -> Result<DatabaseEntry> {
     })
 }
 
-fn tables(conn: &mut Conn, listing: &Listing) -> Result<BTreeMap<String, Table>> {
+fn tables(conn: &mut Conn, flavor: &Flavor, listing: &Listing) -> Result<BTreeMap<String, Table>> {
     let query = "SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, ''), COALESCE(TABLE_ROWS, 0), \
                  COALESCE(DATA_LENGTH, 0), AUTO_INCREMENT \
                  FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
     type Row = (String, String, String, u64, u64, Option<u64>);
     let mut tables = BTreeMap::new();
     for (name, kind, engine, rows, data_bytes, auto_increment) in rows::<Row>(conn, query)? {
-        let Some(&Listed { transactional, .. }) = listing.tables.get(&name) else {
+        let Some(listed) = listing.tables.get(&name) else {
             continue;
         };
         let kind = if kind == "SEQUENCE" {
@@ -284,12 +370,13 @@ fn tables(conn: &mut Conn, listing: &Listing) -> Result<BTreeMap<String, Table>>
             name: name.clone(),
             kind,
             engine,
-            transactional,
+            transactional: listed.transactional,
             rows,
             data_bytes,
             auto_increment,
             columns: Vec::new(),
             keys: Vec::new(),
+            versioned: listed.versioned && flavor.takes_history(),
         };
         tables.insert(name, table);
     }
@@ -297,7 +384,9 @@ fn tables(conn: &mut Conn, listing: &Listing) -> Result<BTreeMap<String, Table>>
 }
 
 fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
-    let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA \
+    let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
+                 GENERATION_EXPRESSION, IF(DATA_TYPE = 'enum', COLUMN_TYPE, ''), \
+                 DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
     type Row = (
@@ -307,23 +396,78 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         Option<String>,
         String,
         Option<String>,
+        Option<String>,
+        String,
+        bool,
     );
-    for (table, name, data_type, charset, nullable, extra) in rows::<Row>(conn, query)? {
+    for row in rows::<Row>(conn, query)? {
+        let (table, name, data_type, charset, nullable, extra, expression, members, fixed) = row;
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
-        } else if let Some(table) = catalog.tables.get_mut(&table) {
-            let extra = extra.unwrap_or_default();
-            table.columns.push(Column {
-                name,
-                data_type: data_type.to_ascii_lowercase(),
-                charset,
-                nullable: nullable == "YES",
-                generated: extra.contains("VIRTUAL GENERATED")
-                    || extra.contains("STORED GENERATED"),
-            });
+            continue;
         }
+        let Some(table) = catalog.tables.get_mut(&table) else {
+            continue;
+        };
+        let extra = extra.unwrap_or_default();
+        let period = match expression.as_deref() {
+            Some("ROW START") => Some(Period::Start),
+            Some("ROW END") => Some(Period::End),
+            _ => None,
+        };
+        let computed = extra.contains("VIRTUAL GENERATED") || extra.contains("STORED GENERATED");
+        table.columns.push(Column {
+            name,
+            data_type: data_type.to_ascii_lowercase(),
+            charset,
+            nullable: nullable == "YES",
+            generated: computed && !(table.versioned && period.is_some()),
+            period,
+            members: count_members(&members),
+            fixed_decimals: fixed,
+        });
     }
     Ok(())
+}
+
+/// The members in `enum('a','b')`, whatever their names.
+fn count_members(column_type: &str) -> usize {
+    let (mut members, mut quoted) = (0, false);
+    let mut bytes = column_type.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            // A quote in a name is written twice: that ends the name and begins it again.
+            b'\'' => {
+                quoted = !quoted;
+                members += usize::from(members == 0);
+            }
+            b'\\' if quoted => {
+                bytes.next();
+            }
+            b',' if !quoted => members += 1,
+            _ => {}
+        }
+    }
+    members
+}
+
+/// The period of a table made `WITH SYSTEM VERSIONING` and no more than that: its columns
+/// answer to their names, but the server does not list them.
+fn add_hidden_period(table: &mut Table) {
+    if !table.versioned || table.columns.iter().any(|c| c.period.is_some()) {
+        return;
+    }
+    let hidden = [("row_start", Period::Start), ("row_end", Period::End)];
+    table.columns.extend(hidden.map(|(name, period)| Column {
+        name: name.into(),
+        data_type: "timestamp".into(),
+        charset: None,
+        nullable: false,
+        generated: false,
+        period: Some(period),
+        members: 0,
+        fixed_decimals: false,
+    }));
 }
 
 /// Unique keys over whole columns that queries may use: the ones that can order a table and
@@ -342,15 +486,18 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
     };
     let query = format!(
         "SELECT TABLE_NAME, INDEX_NAME, {column}, \
-         {hidden} OR SUB_PART IS NOT NULL OR INDEX_TYPE NOT IN ('BTREE', 'HASH') \
-         FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0 \
+         {hidden} OR SUB_PART IS NOT NULL OR INDEX_TYPE NOT IN ('BTREE', 'HASH'), \
+         INDEX_TYPE = 'BTREE' FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0 \
          ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
     );
     let mut partial: BTreeSet<(String, String)> = BTreeSet::new();
-    for (table, name, column, unusable) in rows::<(String, String, String, bool)>(conn, &query)? {
+    type Row = (String, String, String, bool, bool);
+    for (table, name, column, unusable, ordered) in rows::<Row>(conn, &query)? {
         let Some(table) = tables.get_mut(&table) else {
             continue;
         };
+        // InnoDB's "hash" keys hide a column of hash values that no query can use.
+        let unusable = unusable || (!ordered && table.engine == "InnoDB");
         if unusable || column.is_empty() {
             partial.insert((table.name.clone(), name.clone()));
         }
@@ -359,6 +506,7 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
             _ => table.keys.push(Key {
                 name,
                 columns: vec![column],
+                ordered,
             }),
         }
     }

@@ -23,6 +23,11 @@ pub struct Definition {
     pub collation_connection: Option<String>,
     /// The time zone of an event.
     pub time_zone: Option<String>,
+    /// The default collation of the database when it was created.
+    pub database_collation: Option<String>,
+    /// When an event was created, in seconds since 1970. Later the server may hold that the
+    /// event is over, and not create it.
+    pub created: Option<u64>,
 }
 
 /// The statement that creates a table.
@@ -69,7 +74,16 @@ pub fn routine(session: &mut Session, routine: &Routine) -> Result<Definition> {
 
 /// The statement that creates an event.
 pub fn event(session: &mut Session, name: &str) -> Result<Definition> {
-    show(session, "EVENT", name, "NULL", &["Create Event"])
+    let mut definition = show(session, "EVENT", name, "NULL", &["Create Event"])?;
+    definition.created = session
+        .results_in("utf8mb4")?
+        .exec_first(
+            "SELECT UNIX_TIMESTAMP(CREATED) FROM information_schema.EVENTS \
+             WHERE EVENT_SCHEMA = DATABASE() AND EVENT_NAME = ?",
+            (name,),
+        )
+        .map_err(|e| query_error(&format!("event `{name}`"), e))?;
+    Ok(definition)
 }
 
 /// The value a sequence will give next, and how many cycles it has been through.
@@ -124,6 +138,7 @@ fn show(
             "character_set_client" => definition.charset_client = Some(value),
             "collation_connection" => definition.collation_connection = Some(value),
             "time_zone" => definition.time_zone = Some(value),
+            "Database Collation" => definition.database_collation = Some(value),
             _ => {}
         }
     }

@@ -61,6 +61,12 @@ impl Flavor {
         self.product == Product::MariaDb
     }
 
+    /// Whether rows of system-versioned tables can be written with their period, so that it is
+    /// worth saving (`system_versioning_insert_history`).
+    pub fn takes_history(&self) -> bool {
+        self.is_mariadb() && self.version >= (10, 11, 0)
+    }
+
     /// `mariadb` or `mysql`, for manifests.
     pub fn name(&self) -> &'static str {
         match self.product {

@@ -84,6 +84,9 @@ pub struct TableEntry {
     pub structure: FileEntry,
     /// Columns whose values are saved, in order (generated ones are not).
     pub columns: Vec<String>,
+    /// Whether the rows come with their history (system versioning).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub versioned: bool,
     /// The AUTO_INCREMENT counter, where the data is saved too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_increment: Option<u64>,

@@ -64,23 +64,31 @@ pub(crate) fn load(server: &Server, database: &str, backups: &[&Path]) {
 }
 
 /// What a database holds, object by object, as the server states it: two databases with the
-/// same fingerprint are the same.
+/// same fingerprint are the same. A table's rows are an entry of their own.
 pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, String> {
     let mut connection = server.connect();
     connection.query_drop(format!("USE `{database}`")).unwrap();
     connection
         .query_drop("SET time_zone = '+00:00', sql_mode = '', character_set_results = NULL")
         .unwrap();
+    let version: String = connection.query_first("SELECT version()").unwrap().unwrap();
+    let mariadb = version.contains("MariaDB");
     let mut found = BTreeMap::new();
+    let defaults = "SELECT default_character_set_name, default_collation_name
+                      FROM information_schema.schemata WHERE schema_name = database()";
+    found.insert(
+        "database".to_owned(),
+        format!("{:?}", texts(&mut connection, defaults)),
+    );
 
-    let tables = texts(&mut connection, "SHOW FULL TABLES");
-    for table in tables {
+    for table in texts(&mut connection, "SHOW FULL TABLES") {
         let (name, kind) = (&table[0], table[1].as_str());
-        let quoted = format!("`{}`", name.replace('`', "``"));
+        let quoted = quote(name);
         let text = match kind {
-            "BASE TABLE" => {
-                let create = &texts(&mut connection, &format!("SHOW CREATE TABLE {quoted}"))[0][1];
-                format!("{create}\n{}", rows_of(&mut connection, name, &quoted))
+            "BASE TABLE" | "SYSTEM VERSIONED" => {
+                let rows = rows_of(&mut connection, name, kind == "SYSTEM VERSIONED");
+                found.insert(format!("rows of {name}"), rows);
+                texts(&mut connection, &format!("SHOW CREATE TABLE {quoted}"))[0][1].clone()
             }
             "SEQUENCE" => {
                 let create =
@@ -88,45 +96,113 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
                 let state = &texts(&mut connection, &format!("SELECT * FROM {quoted}"))[0];
                 format!("{create}\n{state:?}")
             }
-            _ => format!(
-                "{:?}",
-                texts(&mut connection, &format!("SHOW CREATE VIEW {quoted}"))[0]
-            ),
+            _ => {
+                let details = format!(
+                    "SELECT * FROM information_schema.views
+                      WHERE table_schema = database() AND table_name = '{}'",
+                    name.replace('\\', "\\\\").replace('\'', "''")
+                );
+                // The first columns say which database it is in.
+                let details = texts(&mut connection, &details)[0].split_off(3);
+                let create = &texts(&mut connection, &format!("SHOW CREATE VIEW {quoted}"))[0];
+                format!("{create:?} {:?}", &details[1..])
+            }
         };
         found.insert(format!("{} {name}", kind.to_lowercase()), text);
     }
-    for (kind, query) in OBJECTS {
-        for row in texts(&mut connection, query) {
-            found.insert(format!("{kind} {}", row[0]), format!("{row:?}"));
+    for (kind, columns, query) in OBJECTS {
+        for name in texts(&mut connection, query).iter().map(|row| &row[0]) {
+            let kinds = texts(&mut connection, &kind_of(kind, name));
+            for row in kinds {
+                let show = format!("SHOW CREATE {} {}", row[0], quote(name));
+                // All but the time at which it was created, which only events keep.
+                let shown = &texts(&mut connection, &show)[0];
+                let shown = &shown[..shown.len().min(columns)];
+                found.insert(format!("{} {name}", row[0]), format!("{shown:?} {:?}", &row[1..]));
+            }
+        }
+    }
+    if mariadb {
+        for row in texts(&mut connection, PROCEDURES) {
+            found.insert(format!("details of {} {}", row[1], row[0]), format!("{row:?}"));
         }
     }
     found
 }
 
-/// All that information_schema says of an object, but its database and its times.
-const OBJECTS: [(&str, &str); 3] = [
+fn quote(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// The kind of an object as SHOW CREATE wants it, and what information_schema says of it
+/// besides.
+fn kind_of(kind: &str, name: &str) -> String {
+    let name = format!("'{}'", name.replace('\\', "\\\\").replace('\'', "''"));
+    match kind {
+        "trigger" => format!(
+            "SELECT 'TRIGGER', event_manipulation, event_object_table, action_order, action_timing,
+                    definer, database_collation
+               FROM information_schema.triggers
+              WHERE trigger_schema = database() AND trigger_name = {name}"
+        ),
+        "event" => format!(
+            "SELECT 'EVENT', definer, time_zone, event_type, execute_at, interval_value,
+                    interval_field, sql_mode, starts, ends, status, on_completion, event_comment,
+                    database_collation, created
+               FROM information_schema.events
+              WHERE event_schema = database() AND event_name = {name}"
+        ),
+        _ => format!(
+            "SELECT routine_type, sql_data_access, is_deterministic, security_type,
+                    routine_comment, definer, sql_mode, database_collation
+               FROM information_schema.routines
+              WHERE routine_schema = database() AND routine_name = {name}"
+        ),
+    }
+}
+
+/// Kinds of objects, how many columns of SHOW CREATE to compare, and their names.
+const OBJECTS: [(&str, usize, &str); 3] = [
     (
         "trigger",
-        "SELECT trigger_name, event_manipulation, event_object_table, action_order, action_timing,
-                action_statement, sql_mode, definer, character_set_client, collation_connection,
-                database_collation
-           FROM information_schema.triggers WHERE trigger_schema = database()",
+        6,
+        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = database()",
     ),
     (
         "routine",
-        "SELECT name, type, language, sql_data_access, is_deterministic, security_type, param_list,
-                `returns`, body, definer, sql_mode, comment, character_set_client,
-                collation_connection, db_collation, aggregate
-           FROM mysql.proc WHERE db = database()",
+        6,
+        "SELECT DISTINCT routine_name FROM information_schema.routines
+          WHERE routine_schema = database()",
     ),
     (
         "event",
-        "SELECT event_name, definer, time_zone, event_definition, event_type, execute_at,
-                interval_value, interval_field, sql_mode, starts, ends, status, on_completion,
-                event_comment, character_set_client, collation_connection, database_collation
-           FROM information_schema.events WHERE event_schema = database()",
+        7,
+        "SELECT event_name FROM information_schema.events WHERE event_schema = database()",
     ),
 ];
+
+/// What MariaDB's own table says of routines, but its database and its times.
+const PROCEDURES: &str =
+    "SELECT name, type, language, sql_data_access, is_deterministic, security_type, param_list,
+            `returns`, body, definer, sql_mode, comment, character_set_client,
+            collation_connection, db_collation, aggregate
+       FROM mysql.proc WHERE db = database()";
+
+/// The differences between two fingerprints, a line for each object that differs.
+pub(crate) fn differences(
+    expected: &BTreeMap<String, String>,
+    found: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let missing = expected.keys().filter(|name| !found.contains_key(*name));
+    let missing = missing.map(|name| format!("missing: {name}"));
+    let extra = found.keys().filter(|name| !expected.contains_key(*name));
+    let extra = extra.map(|name| format!("not in the source: {name}"));
+    let changed = expected.iter().filter_map(|(name, text)| {
+        let other = found.get(name).filter(|other| *other != text)?;
+        Some(format!("{name} differs:\n  was {text}\n  is  {other}"))
+    });
+    missing.chain(extra).chain(changed).collect()
+}
 
 /// Panics with the first difference between two fingerprints.
 #[track_caller]
@@ -139,12 +215,9 @@ pub(crate) fn assert_same(expected: &BTreeMap<String, String>, found: &BTreeMap<
     }
 }
 
-/// A table without its rows: the AUTO_INCREMENT counter belongs to them.
-pub(crate) fn without_rows(text: &str) -> String {
-    let mut structure = text
-        .rsplit_once("\nROWS ")
-        .map_or(text, |(structure, _)| structure)
-        .to_owned();
+/// A table's definition without its AUTO_INCREMENT counter, which belongs to its rows.
+pub(crate) fn without_counter(text: &str) -> String {
+    let mut structure = text.to_owned();
     if let Some(at) = structure.find(" AUTO_INCREMENT=") {
         let digits = structure[at + 16..]
             .find(|c: char| !c.is_ascii_digit())
@@ -154,16 +227,22 @@ pub(crate) fn without_rows(text: &str) -> String {
     structure
 }
 
-/// Count and checksums of a table's rows: the server's own, and one over the hexadecimal
-/// form of each value.
-fn rows_of(connection: &mut mysql::Conn, name: &str, quoted: &str) -> String {
+/// Count and checksums of a table's rows, with their history if it is `versioned`: the
+/// server's own, and one over the hexadecimal form of each value; and for a few rows all of
+/// that, in order.
+fn rows_of(connection: &mut mysql::Conn, name: &str, versioned: bool) -> String {
     let types = connection.exec::<(String, String), _, _>(
         "SELECT column_name, data_type FROM information_schema.columns
           WHERE table_schema = database() AND table_name = ? ORDER BY ordinal_position",
         (name,),
     );
-    let values = types.unwrap().into_iter().map(|(column, data_type)| {
-        let column = format!("`{}`", column.replace('`', "``"));
+    let mut columns = types.unwrap();
+    let period = |name: &str| (name.to_owned(), "timestamp".to_owned());
+    if versioned && !columns.iter().any(|(column, _)| column == "row_start" || column == "from") {
+        columns.extend([period("row_start"), period("row_end")]);
+    }
+    let values = columns.into_iter().map(|(column, data_type)| {
+        let column = quote(&column);
         let text = match data_type.as_str() {
             // A FLOAT's text is cut to six digits; a DOUBLE's says every bit.
             "float" | "double" => format!("cast(cast({column} AS DOUBLE) AS CHAR)"),
@@ -171,20 +250,28 @@ fn rows_of(connection: &mut mysql::Conn, name: &str, quoted: &str) -> String {
             | "date" | "datetime" | "time" | "timestamp" | "year" => {
                 format!("cast({column} AS CHAR)")
             }
+            // The number too: an error value and an empty member both look like ''.
+            "enum" | "set" => format!("concat({column} | 0, '=', hex({column}))"),
             _ => column,
         };
         format!("coalesce(hex({text}), 'NULL')")
     });
-    let row = format!(
-        "sha2(concat_ws('/', {}), 256)",
-        values.collect::<Vec<_>>().join(", ")
-    );
+    let row = format!("concat_ws('/', {})", values.collect::<Vec<_>>().join(", "));
+    let quoted = quote(name);
+    let source = format!("{quoted}{}", if versioned { " FOR SYSTEM_TIME ALL" } else { "" });
     let sum = format!(
-        "SELECT count(*), sum(cast(conv(left({row}, 15), 16, 10) AS UNSIGNED)) FROM {quoted}"
+        "SELECT count(*), sum(cast(conv(left(sha2({row}, 256), 15), 16, 10) AS UNSIGNED)) FROM {source}"
     );
     let ours = &texts(connection, &sum)[0];
     let servers = &texts(connection, &format!("CHECKSUM TABLE {quoted} EXTENDED"))[0][1];
-    format!("ROWS {} checksum {servers} sum {}", ours[0], ours[1])
+    let mut text = format!("ROWS {} checksum {servers} sum {}", ours[0], ours[1]);
+    if ours[0].parse::<u64>().unwrap() < 50 {
+        let show = format!("SELECT left({row}, 2000) FROM {source} ORDER BY 1");
+        for row in texts(connection, &show) {
+            text.push_str(&format!("\n    {}", row[0]));
+        }
+    }
+    text
 }
 
 fn texts(connection: &mut mysql::Conn, query: &str) -> Vec<Vec<String>> {

@@ -61,6 +61,7 @@ pub(in crate::store) fn fill(
     tables: &[(&str, &str)],
 ) -> Manifest {
     let table = |name: &str, data: &str| TableEntry {
+        versioned: false,
         category: Category::Global,
         kind: TableKind::Table,
         structure: staging

@@ -1,0 +1,10 @@
+CREATE TABLE enums (id INT PRIMARY KEY, e ENUM('a', 'b', '', 'it''s', 'back\\slash', 'ünï', '1', '0', '漢字') CHARACTER SET utf8mb4, n ENUM('x') NOT NULL, s SET('a', 'b', 'ü', '1'), d ENUM('q', 'r') DEFAULT 'r');
+INSERT INTO enums VALUES (1, 'a', 'x', 'a,b', 'q'), (2, '', 'x', '', NULL), (3, 0, 0, 0, 0), (4, 3, 'x', 15, 'r'), (5, 'it''s', 1, 'ü', 'q'), (6, 'back\\slash', 1, '1,a', 'q'), (7, 'ünï', 1, NULL, 'q'), (8, '1', 1, 1, 1), (9, '0', 1, 2, 2), (10, 8, 1, 8, 2), (11, NULL, 'x', NULL, NULL), (12, '漢字', 1, 4, 1), (13, 'no such', 1, 3, 1);
+CREATE TABLE no_empty (id INT PRIMARY KEY, e ENUM('a', 'b'), f ENUM('2', '1', '0'), g ENUM('A', 'a', 'ä') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin);
+INSERT INTO no_empty VALUES (1, 0, 0, 0), (2, 'a', '1', 'a'), (3, '', '', 'ä'), (4, NULL, '0', 'A');
+CREATE TABLE big_set (id INT PRIMARY KEY, s SET('m1','m2','m3','m4','m5','m6','m7','m8','m9','m10','m11','m12','m13','m14','m15','m16','m17','m18','m19','m20','m21','m22','m23','m24','m25','m26','m27','m28','m29','m30','m31','m32','m33','m34','m35','m36','m37','m38','m39','m40','m41','m42','m43','m44','m45','m46','m47','m48','m49','m50','m51','m52','m53','m54','m55','m56','m57','m58','m59','m60','m61','m62','m63','m64'));
+INSERT INTO big_set VALUES (1, 18446744073709551615), (2, 9223372036854775808), (3, 0), (4, 1), (5, NULL), (6, 'm64,m1,m33');
+CREATE TABLE latin_enums (id INT PRIMARY KEY, e ENUM('é', 'ß', 'a') CHARACTER SET latin1, g ENUM('中', '漢', 'a') CHARACTER SET gbk, s SET('表', 'ソ', 'z') CHARACTER SET sjis, k ENUM('Ж', 'ж') CHARACTER SET cp1251 COLLATE cp1251_bin, u ENUM('ü', '漢') CHARACTER SET utf16, w SET('a', '한') CHARACTER SET euckr, q SET('x', 'é') CHARACTER SET ucs2);
+INSERT INTO latin_enums VALUES (1, 1, 1, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2, 2, 2), (3, 3, 3, 7, 0, 0, 3, 3), (4, NULL, NULL, NULL, NULL, NULL, NULL, NULL), (5, 0, 0, 0, 0, 0, 0, 0);
+CREATE TABLE binary_enum (id INT PRIMARY KEY, e ENUM('a', 'b') CHARACTER SET binary, s SET('a', 'b') CHARACTER SET binary);
+INSERT INTO binary_enum VALUES (1, 'a', 'a,b'), (2, 'b', ''), (3, 0, 0);

@@ -1,0 +1,2 @@
+CREATE TABLE places (id INT PRIMARY KEY, p POINT NOT NULL REF_SYSTEM_ID=101, g GEOMETRY NOT NULL, SPATIAL KEY (p), SPATIAL INDEX named (g) COMMENT 'where');
+INSERT INTO places SELECT seq, ST_GeomFromText(CONCAT('POINT(', seq, ' ', seq * 0.1, ')'), 101), ST_GeomFromText('POINT(1 1)') FROM seq_1_to_50;

@@ -1,0 +1,1 @@
+CREATE SEQUENCE `se``q 漢`;

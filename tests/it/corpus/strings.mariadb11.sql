@@ -1,0 +1,4 @@
+CREATE TABLE vectors (id INT PRIMARY KEY, v VECTOR(3) NOT NULL, VECTOR INDEX (v));
+INSERT INTO vectors VALUES (1, VEC_FromText('[1.5, -0.1, 3e38]')), (2, VEC_FromText('[0, 1e-45, -0]')), (3, X'0102035C270A0B0C0D0E0F22');
+CREATE TABLE loose_vectors (id INT PRIMARY KEY, v VECTOR(2));
+INSERT INTO loose_vectors VALUES (1, NULL), (2, VEC_FromText('[16777217, 0.3333333333]'));
