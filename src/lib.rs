@@ -36,6 +36,7 @@ pub mod live;
 pub mod pipeline;
 pub mod plan;
 pub mod plan_report;
+pub mod restore;
 pub mod server;
 pub mod service;
 pub mod store;

@@ -107,13 +107,14 @@ fn live(
                 let texts = triggers
                     .iter()
                     .map(|trigger| definitions::trigger(session, trigger));
-                Some(concat(texts.collect::<Result<_>>()?))
+                Some(concat(texts.collect::<Result<_>>()?, catalog))
             }
             None => None,
         },
-        "event" if catalog.events.iter().any(|event| event == name) => {
-            Some(compound(&definitions::event(session, name)?))
-        }
+        "event" if catalog.events.iter().any(|event| event == name) => Some(compound(
+            &definitions::event(session, name)?,
+            &catalog.database,
+        )),
         "function" | "procedure" | "package" => {
             let parts = catalog
                 .routines
@@ -121,7 +122,7 @@ fn live(
                 .filter(|routine| routine.name == name && kind_of(routine) == stated.kind);
             let texts = parts.map(|routine| definitions::routine(session, routine));
             let texts: Vec<_> = texts.collect::<Result<_>>()?;
-            (!texts.is_empty()).then(|| concat(texts))
+            (!texts.is_empty()).then(|| concat(texts, catalog))
         }
         "table" | "sequence" | "event" => None,
         kind => {
@@ -133,6 +134,9 @@ fn live(
     })
 }
 
-fn concat(definitions: Vec<definitions::Definition>) -> Vec<u8> {
-    definitions.iter().flat_map(compound).collect()
+fn concat(definitions: Vec<definitions::Definition>, catalog: &Catalog) -> Vec<u8> {
+    let texts = definitions.iter();
+    texts
+        .flat_map(|text| compound(text, &catalog.database))
+        .collect()
 }

@@ -155,7 +155,7 @@ fn tasks(at: usize, check: &Check<'_>, flavor: &Flavor) -> Vec<Task> {
     let select = format!(
         "SELECT {cache}{} FROM {}",
         check.encoding.select_list(),
-        quote_identifier(check.name)
+        check.live.source()
     );
     let rows = check.data.rows / ranges.len() as u64;
     let query = |range: &Range| match &key {
