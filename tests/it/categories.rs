@@ -319,9 +319,14 @@ fn the_stock_client_makes_the_same_database_again() {
     let mut source = fingerprint(server, DATABASE);
     // What is ignored, and the rows that are not saved.
     let left_out = |name: &str| {
-        ["base table i_", "rows of i_", "rows of e_", "rows of unlisted"]
-            .iter()
-            .any(|kind| name.starts_with(kind))
+        [
+            "base table i_",
+            "rows of i_",
+            "rows of e_",
+            "rows of unlisted",
+        ]
+        .iter()
+        .any(|kind| name.starts_with(kind))
     };
     source.retain(|name, _| !left_out(name));
 

@@ -118,13 +118,19 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
                 // All but the time at which it was created, which only events keep.
                 let shown = &texts(&mut connection, &show)[0];
                 let shown = &shown[..shown.len().min(columns)];
-                found.insert(format!("{} {name}", row[0]), format!("{shown:?} {:?}", &row[1..]));
+                found.insert(
+                    format!("{} {name}", row[0]),
+                    format!("{shown:?} {:?}", &row[1..]),
+                );
             }
         }
     }
     if mariadb {
         for row in texts(&mut connection, PROCEDURES) {
-            found.insert(format!("details of {} {}", row[1], row[0]), format!("{row:?}"));
+            found.insert(
+                format!("details of {} {}", row[1], row[0]),
+                format!("{row:?}"),
+            );
         }
     }
     found
@@ -238,7 +244,11 @@ fn rows_of(connection: &mut mysql::Conn, name: &str, versioned: bool) -> String 
     );
     let mut columns = types.unwrap();
     let period = |name: &str| (name.to_owned(), "timestamp".to_owned());
-    if versioned && !columns.iter().any(|(column, _)| column == "row_start" || column == "from") {
+    if versioned
+        && !columns
+            .iter()
+            .any(|(column, _)| column == "row_start" || column == "from")
+    {
         columns.extend([period("row_start"), period("row_end")]);
     }
     let values = columns.into_iter().map(|(column, data_type)| {
@@ -258,7 +268,14 @@ fn rows_of(connection: &mut mysql::Conn, name: &str, versioned: bool) -> String 
     });
     let row = format!("concat_ws('/', {})", values.collect::<Vec<_>>().join(", "));
     let quoted = quote(name);
-    let source = format!("{quoted}{}", if versioned { " FOR SYSTEM_TIME ALL" } else { "" });
+    let source = format!(
+        "{quoted}{}",
+        if versioned {
+            " FOR SYSTEM_TIME ALL"
+        } else {
+            ""
+        }
+    );
     let sum = format!(
         "SELECT count(*), sum(cast(conv(left(sha2({row}, 256), 15), 16, 10) AS UNSIGNED)) FROM {source}"
     );

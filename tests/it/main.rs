@@ -21,6 +21,5 @@ mod memory;
 mod odd;
 mod secrets;
 mod servers;
-mod servers;
 mod services;
 mod source;

@@ -5,16 +5,23 @@ use std::fmt::Write as _;
 use mysql::prelude::Queryable;
 
 /// What belongs to `topic` besides its files: a name for messages, and SQL.
-pub(super) fn sql(topic: &str, connection: &mut mysql::Conn, mariadb: bool) -> Vec<(String, Vec<u8>)> {
+pub(super) fn sql(
+    topic: &str,
+    connection: &mut mysql::Conn,
+    mariadb: bool,
+) -> Vec<(String, Vec<u8>)> {
     match topic {
         "bits" => vec![("bits of every width".into(), bits().into_bytes())],
         "tables" => vec![("1,017 columns".into(), wide(mariadb).into_bytes())],
         "charsets" => {
             let charsets: Vec<(String, String, String, u8)> =
                 connection.query("SHOW CHARACTER SET").unwrap();
-            let text = charsets
-                .into_iter()
-                .map(|(name, _, _, width)| (format!("character set {name}"), charset(&name, width).into_bytes()));
+            let text = charsets.into_iter().map(|(name, _, _, width)| {
+                (
+                    format!("character set {name}"),
+                    charset(&name, width).into_bytes(),
+                )
+            });
             text.collect()
         }
         _ => Vec::new(),
@@ -24,25 +31,54 @@ pub(super) fn sql(topic: &str, connection: &mut mysql::Conn, mariadb: bool) -> V
 /// Columns of every width, with all bits, none, and one at either end.
 fn bits() -> String {
     let columns: Vec<_> = (1..=64).map(|n| format!("b{n} BIT({n})")).collect();
-    let mut sql = format!("CREATE TABLE bits (id INT PRIMARY KEY, {});\n", columns.join(", "));
-    for (id, value) in [(1, "0"), (2, "~0 >> (64 - {n})"), (3, "1"), (4, "1 << ({n} - 1)"), (5, "NULL")] {
-        let values: Vec<_> = (1..=64).map(|n| value.replace("{n}", &n.to_string())).collect();
-        writeln!(sql, "INSERT INTO bits VALUES ({id}, {});", values.join(", ")).unwrap();
+    let mut sql = format!(
+        "CREATE TABLE bits (id INT PRIMARY KEY, {});\n",
+        columns.join(", ")
+    );
+    for (id, value) in [
+        (1, "0"),
+        (2, "~0 >> (64 - {n})"),
+        (3, "1"),
+        (4, "1 << ({n} - 1)"),
+        (5, "NULL"),
+    ] {
+        let values: Vec<_> = (1..=64)
+            .map(|n| value.replace("{n}", &n.to_string()))
+            .collect();
+        writeln!(
+            sql,
+            "INSERT INTO bits VALUES ({id}, {});",
+            values.join(", ")
+        )
+        .unwrap();
     }
     sql
 }
 
 /// As many columns as InnoDB takes.
 fn wide(mariadb: bool) -> String {
-    let columns: Vec<_> = (0..1016).map(|n| format!("c{n} TINYINT{}", if n % 3 == 0 { " NOT NULL" } else { "" })).collect();
+    let columns: Vec<_> = (0..1016)
+        .map(|n| format!("c{n} TINYINT{}", if n % 3 == 0 { " NOT NULL" } else { "" }))
+        .collect();
     let row = |add: usize| {
-        let values: Vec<_> = (0..1016).map(|n| if (n + add) % 3 == 1 { "NULL".into() } else { (n % 100 + add).to_string() }).collect();
+        let values: Vec<_> = (0..1016)
+            .map(|n| {
+                if (n + add) % 3 == 1 {
+                    "NULL".into()
+                } else {
+                    (n % 100 + add).to_string()
+                }
+            })
+            .collect();
         format!("({add}, {})", values.join(","))
     };
     let format = if mariadb { "" } else { " ROW_FORMAT=DYNAMIC" };
     format!(
         "CREATE TABLE wide (id INT PRIMARY KEY, {}){format};\nINSERT INTO wide VALUES {}, {}, {};\n",
-        columns.join(", "), row(0), row(3), row(6)
+        columns.join(", "),
+        row(0),
+        row(3),
+        row(6)
     )
 }
 
@@ -69,7 +105,9 @@ fn charset(name: &str, width: u8) -> String {
     }
     if width > 1 && unit == 1 && !name.starts_with("utf8") {
         for lead in 0x80..=0xffu8 {
-            for tail in [0x27, 0x30, 0x40, 0x5c, 0x60, 0x7c, 0x7e, 0x80, 0xa0, 0xa1, 0xdc, 0xe0, 0xfe] {
+            for tail in [
+                0x27, 0x30, 0x40, 0x5c, 0x60, 0x7c, 0x7e, 0x80, 0xa0, 0xa1, 0xdc, 0xe0, 0xfe,
+            ] {
                 push(&[lead, tail]);
                 push(&[lead, tail, 0x27]);
             }
@@ -86,11 +124,33 @@ fn charset(name: &str, width: u8) -> String {
         }
     }
     for values in values.chunks(200) {
-        let rows: Vec<_> = values.iter().map(|v| format!("(X'{v}', X'{v}', X'{v}')")).collect();
-        writeln!(sql, "INSERT IGNORE INTO `cs_{name}` (c, v, t) VALUES {};", rows.join(",")).unwrap();
+        let rows: Vec<_> = values
+            .iter()
+            .map(|v| format!("(X'{v}', X'{v}', X'{v}')"))
+            .collect();
+        writeln!(
+            sql,
+            "INSERT IGNORE INTO `cs_{name}` (c, v, t) VALUES {};",
+            rows.join(",")
+        )
+        .unwrap();
     }
-    let scripts = ["plain", "it's \"quoted\" \\ back\\slash\\\\", "éüñßæ", "ŁódźČž", "Привет, Ёж", "Ελλάδα", "עברית", "ไทย",
-        "中文漢字", "日本語カナ表ソ能ｱｲｳ〜～¥‾", "한국어", "€™…", "😀𝄞", "tab\t nl\n cr\r nul\0 z\u{1a} end  "];
+    let scripts = [
+        "plain",
+        "it's \"quoted\" \\ back\\slash\\\\",
+        "éüñßæ",
+        "ŁódźČž",
+        "Привет, Ёж",
+        "Ελλάδα",
+        "עברית",
+        "ไทย",
+        "中文漢字",
+        "日本語カナ表ソ能ｱｲｳ〜～¥‾",
+        "한국어",
+        "€™…",
+        "😀𝄞",
+        "tab\t nl\n cr\r nul\0 z\u{1a} end  ",
+    ];
     for text in scripts {
         let hex: String = text.bytes().map(|b| format!("{b:02X}")).collect();
         let value = format!("CONVERT(_utf8mb4 X'{hex}' USING {name})");
