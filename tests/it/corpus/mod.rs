@@ -16,7 +16,7 @@ use std::thread;
 use mysql::prelude::Queryable;
 
 use crate::compare::{differences, files, fingerprint, read_sql};
-use crate::server::Server;
+use crate::server::{Kind, Server, shared};
 use crate::site::{Lists, Site};
 
 /// All topics.
@@ -44,9 +44,8 @@ const PREAMBLE: &str =
 pub(crate) fn fill(server: &Server, database: &str, topic: &str) {
     server.create_database(database);
     let mut connection = server.connect();
-    let version: String = connection.query_first("SELECT VERSION()").unwrap().unwrap();
-    let mariadb = version.contains("MariaDB");
-    let recent = mariadb && !version.starts_with("10.");
+    let mariadb = !server.kind().is_mysql();
+    let recent = server.kind() == Kind::MariaDb11;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/corpus");
     let mut found = false;
     for (suffix, wanted) in [
@@ -66,7 +65,7 @@ pub(crate) fn fill(server: &Server, database: &str, topic: &str) {
         found = true;
         server.feed(database, &what, &with_preamble(&sql));
     }
-    assert!(found, "nothing of {topic} for {version}");
+    assert!(found, "nothing of {topic} for {:?}", server.kind());
 }
 
 fn with_preamble(sql: &[u8]) -> Vec<u8> {
@@ -148,7 +147,8 @@ fn round_trip(server: &Server, topic: &str) {
     failures.extend(differences(&expected, &found));
     assert!(
         failures.is_empty(),
-        "{topic}: {} failures\n{}",
+        "{topic} on {:?}: {} failures\n{}",
+        server.kind(),
         failures.len(),
         failures.join("\n")
     );
@@ -172,7 +172,7 @@ macro_rules! topics {
 }
 
 fn servers() -> impl Iterator<Item = &'static Server> {
-    crate::server::with_binlog().into_iter()
+    Kind::ALL.into_iter().filter_map(shared)
 }
 
 topics! {
