@@ -182,12 +182,37 @@ impl Site {
             command.args(["--host-name", HOST]).args(&self.flags);
         }
         command.args(arguments);
+        self.isolate(command);
+    }
+
+    fn isolate(&self, command: &mut Command) {
         // Nobody's option files and passwords but the site's.
         command
             .env("HOME", self.dir.path())
             .env_remove("SCHEMA_BACKUP_PASSWORD")
             .env_remove("MYSQL_PWD");
         command.current_dir(self.dir.path());
+    }
+
+    /// `restore` of `dirs` into `database`, as the site's user.
+    pub(crate) fn restore_command(
+        &self,
+        server: &Server,
+        dirs: &[&Path],
+        database: &str,
+        arguments: &[&str],
+    ) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("restore").args(dirs).args(["--into", database]);
+        command.args(
+            self.flags
+                .iter()
+                .filter(|flag| !flag.starts_with("--database=") && !flag.starts_with("--socket=")),
+        );
+        command.arg(format!("--socket={}", server.socket().display()));
+        command.args(arguments);
+        self.isolate(&mut command);
+        command
     }
 
     /// Runs a backup.

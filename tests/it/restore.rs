@@ -1,0 +1,273 @@
+//! The verb `restore`: what a backup holds comes back, once, or is refused by name.
+
+use std::path::Path;
+
+use mysql::prelude::Queryable;
+use rustix::process::Signal;
+
+use crate::compare::{assert_same, fingerprint};
+use crate::corpus;
+use crate::server::{Kind, Server, shared, with_binlog};
+use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start, wait_until};
+
+/// Restores both directories of a site's newest backup into `database`.
+pub(crate) fn restore(server: &Server, site: &Site, database: &str, arguments: &[&str]) -> Outcome {
+    run(command(server, site, database, arguments))
+}
+
+fn command(
+    server: &Server,
+    site: &Site,
+    database: &str,
+    arguments: &[&str],
+) -> std::process::Command {
+    let (host, user) = (site.host(), site.latest());
+    let dirs = [host.as_path(), user.as_path()];
+    site.restore_command(server, &dirs, database, arguments)
+}
+
+fn every_topic_comes_back_on(kind: Kind) {
+    let Some(server) = shared(kind) else { return };
+    let mut failed = Vec::new();
+    for topic in corpus::TOPICS {
+        let (from, into) = (format!("rest_{topic}"), format!("rest_{topic}_again"));
+        corpus::fill(server, &from, topic);
+        let site = corpus::back_up(server, &from);
+        server.execute(&[&format!("DROP DATABASE IF EXISTS `{into}`")]);
+        let outcome = restore(server, &site, &into, &["-j", "3"]);
+        if outcome.code != Some(0) {
+            failed.push(format!("{topic}: {}", outcome.stderr));
+            continue;
+        }
+        let found =
+            crate::compare::differences(&fingerprint(server, &from), &fingerprint(server, &into));
+        failed.extend(found.into_iter().map(|what| format!("{topic}: {what}")));
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn every_topic_comes_back_on_mariadb_10() {
+    every_topic_comes_back_on(Kind::MariaDb10);
+}
+
+#[test]
+fn every_topic_comes_back_on_mariadb_11() {
+    every_topic_comes_back_on(Kind::MariaDb11);
+}
+
+#[test]
+fn every_topic_comes_back_on_mysql_9() {
+    every_topic_comes_back_on(Kind::MySql9);
+}
+
+/// A parent and a child of several MiB with secondary keys, a table without transactions in
+/// several chunks, a trigger and a view.
+fn fill(server: &Server, database: &str) -> Site {
+    server.create_database(database);
+    server.feed(
+        database,
+        "the tables",
+        b"CREATE TABLE parent (id INT AUTO_INCREMENT PRIMARY KEY, a INT, v VARCHAR(120), KEY a (a, v), KEY v (v(20)));
+          INSERT INTO parent SELECT seq, seq % 97, repeat(md5(seq), 3) FROM seq_1_to_60000;
+          CREATE TABLE child (id INT PRIMARY KEY, p INT, w CHAR(90), KEY p (p), KEY w (w(9)), CONSTRAINT c_p FOREIGN KEY (p) REFERENCES parent (id));
+          INSERT INTO child SELECT seq, 1 + seq % 60000, repeat(md5(seq), 2) FROM seq_1_to_60000;
+          ALTER TABLE parent AUTO_INCREMENT = 900000;
+          CREATE TABLE plain (id INT PRIMARY KEY, v VARCHAR(90)) ENGINE=MyISAM;
+          INSERT INTO plain SELECT seq, repeat(md5(seq), 2) FROM seq_1_to_20000;
+          CREATE TABLE log (n INT);
+          CREATE TRIGGER t AFTER INSERT ON child FOR EACH ROW INSERT INTO log VALUES (NEW.id);
+          CREATE VIEW v AS SELECT p.a, c.w FROM parent p JOIN child c ON c.p = p.id;",
+    );
+    let lists = Lists {
+        global: vec!["plain", "log"],
+        local: vec!["parent", "child"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, database, &lists);
+    site.backup_ok(&["--chunk-size", "256K", "-j", "2", "--progress", "none"]);
+    site
+}
+
+fn rows(server: &Server, table: &str) -> u64 {
+    let count = server
+        .connect()
+        .query_first(format!("SELECT COUNT(*) FROM {table}"));
+    count.unwrap().unwrap()
+}
+
+#[test]
+fn indexes_built_after_the_rows_give_the_same_tables() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "rest_keys");
+    server.execute(&["DROP DATABASE IF EXISTS rest_keys_again"]);
+    restore(server, &site, "rest_keys_again", &["-j", "3"]).expect_code(0);
+    assert_same(
+        &fingerprint(server, "rest_keys"),
+        &fingerprint(server, "rest_keys_again"),
+    );
+}
+
+#[test]
+fn what_is_in_the_way_is_refused_and_stays_until_overwrite_is_given() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "rest_way");
+    server.create_database("rest_way_again");
+    server.execute(&[
+        "CREATE TABLE rest_way_again.plain (x INT)",
+        "INSERT INTO rest_way_again.plain VALUES (7)",
+        "CREATE TABLE rest_way_again.child (other INT)",
+        "CREATE TABLE rest_way_again.mine (x INT)",
+    ]);
+    let before = fingerprint(server, "rest_way_again");
+    let refused = restore(server, &site, "rest_way_again", &[]);
+    refused
+        .expect_code(2)
+        .expect_said("table `plain` is there and has rows")
+        .expect_said("--overwrite");
+    restore(server, &site, "rest_way_again", &["--dry-run"]).expect_code(2);
+    assert_same(&before, &fingerprint(server, "rest_way_again"));
+
+    restore(
+        server,
+        &site,
+        "rest_way_again",
+        &["--dry-run", "--overwrite"],
+    )
+    .expect_code(0);
+    assert_same(&before, &fingerprint(server, "rest_way_again"));
+    restore(server, &site, "rest_way_again", &["--overwrite"]).expect_code(0);
+    let mut found = fingerprint(server, "rest_way_again");
+    for what in ["base table mine", "rows of mine"] {
+        assert!(found.remove(what).is_some(), "{what}: gone");
+    }
+    assert_same(&fingerprint(server, "rest_way"), &found);
+    // The view and the tables are there now; a second restore replaces them all.
+    restore(server, &site, "rest_way_again", &["--overwrite"]).expect_code(0);
+}
+
+#[test]
+fn a_part_is_restored_by_pattern_structure_or_rows() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "rest_part");
+    let again = "rest_part_again";
+    server.execute(&["DROP DATABASE IF EXISTS rest_part_again"]);
+    restore(server, &site, again, &["--tables", "pl*", "log"]).expect_code(0);
+    let names: Vec<String> = server
+        .connect()
+        .query("SHOW TABLES IN rest_part_again")
+        .unwrap();
+    assert_eq!(names, ["log", "plain"]);
+    restore(server, &site, again, &["--tables", "none*"])
+        .expect_code(2)
+        .expect_said("none*");
+
+    server.execute(&["DROP DATABASE rest_part_again"]);
+    restore(server, &site, again, &["--structure-only"]).expect_code(0);
+    assert_eq!(rows(server, "rest_part_again.parent"), 0);
+    restore(server, &site, again, &["--data-only"])
+        .expect_code(2)
+        .expect_said("triggers");
+    server.execute(&["DROP TRIGGER rest_part_again.t"]);
+    restore(server, &site, again, &["--data-only"]).expect_code(0);
+    assert_eq!(rows(server, "rest_part_again.child"), 60000);
+    restore(server, &site, again, &["--data-only"])
+        .expect_code(2)
+        .expect_said("has rows");
+    restore(server, &site, again, &["--data-only", "--overwrite"]).expect_code(0);
+    assert_eq!(rows(server, "rest_part_again.plain"), 20000);
+}
+
+#[test]
+fn killed_restores_are_resumed_and_nothing_is_loaded_twice() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "rest_kill");
+    let again = "rest_kill_again";
+    server.execute(&["DROP DATABASE IF EXISTS rest_kill_again"]);
+    let source = fingerprint(server, "rest_kill");
+    let mut arguments: Vec<&str> = vec!["-j", "2", "--progress", "none"];
+    let mut kills = 0;
+    let entries = |server: &Server| -> u64 {
+        let query = "SELECT COUNT(*) FROM rest_kill_again._schema_backup_restore";
+        server
+            .connect()
+            .query_first(query)
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+    };
+    loop {
+        // Each run is killed after a few more entries of the ledger than the one before.
+        let bound = entries(server) + 7;
+        let mut program = start(command(server, &site, again, &arguments));
+        wait_until("the restore is further, or over", || {
+            program.ended() || entries(server) >= bound
+        });
+        if program.ended() {
+            program.finish(RUN_BOUND).expect_code(0);
+            break;
+        }
+        program.signal(Signal::KILL);
+        let _ = program.finish(RUN_BOUND);
+        kills += 1;
+        restore(server, &site, again, &[])
+            .expect_code(2)
+            .expect_said("--resume");
+        arguments = vec!["-j", "2", "--progress", "none", "--resume"];
+    }
+    assert!(kills >= 3, "the restore was killed only {kills} times");
+    assert_same(&source, &fingerprint(server, again));
+    restore(server, &site, again, &["--resume"])
+        .expect_code(2)
+        .expect_said("no restore to resume");
+}
+
+#[test]
+fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_written() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "rest_bad");
+    let again = "rest_bad_again";
+    server.execute(&["DROP DATABASE IF EXISTS rest_bad_again"]);
+    let try_dirs = |dirs: &[&Path]| run(site.restore_command(server, dirs, again, &[]));
+    try_dirs(&[&site.user_data_dir()])
+        .expect_code(2)
+        .expect_said("latest");
+    try_dirs(&[site.path("").as_path()])
+        .expect_code(2)
+        .expect_said("manifest.json");
+    try_dirs(&[&site.host(), &site.host()])
+        .expect_code(2)
+        .expect_said("same directory");
+
+    let data =
+        json(site.latest().join("manifest.json"))["tables"]["parent"]["data"]["chunks"][3]["file"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+    let file = site.latest().join(&data);
+    let good = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    restore(server, &site, again, &[])
+        .expect_code(4)
+        .expect_said(&data);
+    let names: Vec<String> = server
+        .connect()
+        .query("SHOW DATABASES LIKE 'rest_bad_again'")
+        .unwrap();
+    assert!(names.is_empty(), "written before everything was looked at");
+
+    // A flipped byte is found when the file is read; what it holds is not committed.
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 4;
+    std::fs::write(&file, &bad).unwrap();
+    restore(server, &site, again, &["-j", "1"])
+        .expect_code(4)
+        .expect_said(&data);
+    std::fs::write(&file, &good).unwrap();
+    restore(server, &site, again, &["--resume"]).expect_code(0);
+    assert_same(
+        &fingerprint(server, "rest_bad"),
+        &fingerprint(server, again),
+    );
+}
