@@ -100,7 +100,7 @@ pub enum Event {
     Finished(Box<Summary>),
 }
 
-/// The phases of a backup, in order.
+/// The phases of a run; those of a backup first, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -118,6 +118,23 @@ pub enum Phase {
     Data,
     /// Syncing and publishing.
     Publish,
+    /// Restore: looking at the backups and the target.
+    Examine,
+    /// Restore: creating tables and sequences.
+    CreateTables,
+    /// Restore: loading rows and building indexes.
+    Load,
+    /// Restore: creating foreign keys, routines, views, triggers and events.
+    CreateObjects,
+    /// Comparing a live database with what backups say of it.
+    Compare,
+}
+
+impl Phase {
+    /// Whether [`Event::Progress`] tells how far the phase is.
+    pub fn is_measured(self) -> bool {
+        matches!(self, Phase::Data | Phase::Load | Phase::Compare)
+    }
 }
 
 /// How far the data phase is.

@@ -14,7 +14,8 @@
 //! The rooms, from the top: [`backup`] runs a backup stage by stage; [`survey`] looks around
 //! before anything is written; [`pipeline`] moves rows; [`plan`] decides which table goes
 //! where and in which pieces; [`encode`] turns rows and definitions into SQL text; [`server`]
-//! does all talk with the database, the consistent snapshot above all; [`store`] owns what
+//! does all talk with the database, the consistent snapshot above all; [`live`] holds a database
+//! against what backups say of it; [`store`] owns what
 //! lies on disk, up to the atomic publication; [`service`] stops and starts services;
 //! [`config`] is what was asked for. Arrows point downwards only.
 //!
@@ -31,13 +32,17 @@ pub mod encode;
 pub mod error;
 pub mod event;
 pub mod interrupt;
+pub mod live;
 pub mod pipeline;
 pub mod plan;
 pub mod plan_report;
+pub mod restore;
 pub mod server;
 pub mod service;
 pub mod store;
 pub mod survey;
+
+mod tally;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};

@@ -17,7 +17,7 @@ use crate::plan::chunks::{ChunkKey, Range, ranges};
 use crate::server::snapshot::SnapshotPool;
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};
-use crate::store::manifest::{ChunkEntry, DataEntry, TableKind};
+use crate::store::manifest::{ChunkEntry, DataEntry, TableKind, digest_text};
 use crate::store::names;
 use crate::store::sink::Sink;
 
@@ -361,10 +361,6 @@ fn collect(
         });
     }
     Ok(())
-}
-
-fn digest_text(digest: u128) -> String {
-    format!("xxh3-128-sum:{digest:032x}")
 }
 
 fn compression_name(compression: Compression) -> String {

@@ -29,6 +29,7 @@ Examples:
   schema_backup --socket /run/mysqld/mysqld.sock -u root --database csv2 \\
       --backup-dir /srv/schema --user-data-dir /srv/private -j 8
   schema_backup --progress json 2>run.log
+  schema_backup restore /srv/schema/db1.example.org /srv/private/latest --into csv2
 
 Files:
   …/cloudscheduler/etc/schema_backup.conf
@@ -109,6 +110,42 @@ pub(crate) enum VerbArgs {
         #[arg(long, help_heading = "Output")]
         json: bool,
     },
+    /// Load backups into a database
+    #[command(display_name = "schema_backup")]
+    Restore(RestoreArgs),
+}
+
+/// What only `restore` knows.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What to restore")]
+pub(crate) struct RestoreArgs {
+    /// Directories of one database's backup: the host's, and one of user data
+    #[arg(required = true, value_name = "BACKUP_DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// The database to restore into; made if need be [default: the backup's]
+    #[arg(long, value_name = "DB")]
+    pub(crate) into: Option<String>,
+    /// Only these tables with their triggers: names, or patterns with * and ?
+    #[arg(long, value_name = "PATTERN", num_args = 1.., value_delimiter = ',')]
+    pub(crate) tables: Vec<String>,
+    /// Load rows only, into tables that are there and empty
+    #[arg(long, conflicts_with = "structure_only")]
+    pub(crate) data_only: bool,
+    /// Create everything, load no rows
+    #[arg(long)]
+    pub(crate) structure_only: bool,
+    /// Drop what is in the way; with --data-only, empty it
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Go on where an interrupted restore stopped
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Make the restoring user the definer of views, triggers, routines and events
+    #[arg(long)]
+    pub(crate) skip_definer: bool,
+    /// Look at everything, write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -9,10 +9,14 @@ use schema_backup::config::{
     self, Compression, CompressionByCategory, Config, ConnectionOverrides, ConnectionSettings,
     Consistency, Environment, ObjectKind, Secret,
 };
+use schema_backup::restore::{self, Content};
 use schema_backup::service::ServiceAction;
+use schema_backup::store::open::Backup;
 use schema_backup::{Error, ErrorKind, Request, Result};
 
-use super::args::{Args, ProgressKind, VerbArgs};
+use super::args::{
+    Args, ConnectionArgs, PlaceArgs, ProgressKind, RestoreArgs, SpeedArgs, VerbArgs,
+};
 
 /// One call of the program.
 #[derive(Debug)]
@@ -23,11 +27,44 @@ pub(crate) struct Command {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
     Backup,
     Plan { json: bool },
     List { json: bool },
+    Restore(Restoring),
+}
+
+/// What `restore` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Restoring {
+    pub(crate) dirs: Vec<PathBuf>,
+    into: Option<String>,
+    tables: Vec<String>,
+    content: Content,
+    overwrite: bool,
+    resume: bool,
+    skip_definer: bool,
+    pub(crate) dry_run: bool,
+}
+
+impl From<RestoreArgs> for Restoring {
+    fn from(args: RestoreArgs) -> Self {
+        Restoring {
+            dirs: args.dirs,
+            into: args.into,
+            tables: args.tables,
+            content: match (args.structure_only, args.data_only) {
+                (true, _) => Content::Structure,
+                (_, true) => Content::Data,
+                (false, false) => Content::All,
+            },
+            overwrite: args.overwrite,
+            resume: args.resume,
+            skip_definer: args.skip_definer,
+            dry_run: args.dry_run,
+        }
+    }
 }
 
 /// What the flags say over the configuration; `None` leaves a setting as the files have it.
@@ -85,6 +122,7 @@ impl Command {
             None | Some(VerbArgs::Backup) => Verb::Backup,
             Some(VerbArgs::Plan { json }) => Verb::Plan { json },
             Some(VerbArgs::List { json }) => Verb::List { json },
+            Some(VerbArgs::Restore(args)) => Verb::Restore(args.into()),
         };
         let services = match (what.model, what.target) {
             (true, true) => return Err(usage("-m/--model and -t/--target exclude each other")),
@@ -95,6 +133,9 @@ impl Command {
         let runs = services != ServiceAction::None || what.ephemeral_directory.is_some();
         if runs && matches!(verb, Verb::List { .. }) {
             return Err(usage("-m, -t and -e do not apply to list"));
+        }
+        if let Verb::Restore(_) = verb {
+            refuse_for_restore(runs, &what.config, &what.skip, &place, &connection, &speed)?;
         }
         if output.quiet && output.verbose > 0 {
             return Err(usage("-q/--quiet and -v/--verbose exclude each other"));
@@ -174,6 +215,41 @@ impl Options {
         })
     }
 
+    /// What `restore` needs; no configuration is read. `ask` is called for `-p`.
+    pub(crate) fn restore_request(
+        &self,
+        restoring: &Restoring,
+        ask: impl FnOnce() -> Result<Secret>,
+    ) -> Result<restore::Request> {
+        let mut overrides = self.connection.clone();
+        overrides.database = match &restoring.into {
+            Some(into) => Some(into.clone()),
+            // What is named first says where everything goes.
+            None => restoring
+                .dirs
+                .first()
+                .map(|dir| Backup::open(dir).map(|backup| backup.manifest.database.name))
+                .transpose()?,
+        };
+        if self.ask_password {
+            overrides.password = Some(ask()?);
+        }
+        Ok(restore::Request {
+            connection: ConnectionSettings::resolve(&overrides, &Environment::from_process())?,
+            dirs: restoring.dirs.clone(),
+            tables: restoring.tables.clone(),
+            content: restoring.content,
+            overwrite: restoring.overwrite,
+            resume: restoring.resume,
+            skip_definer: restoring.skip_definer,
+            dry_run: restoring.dry_run,
+            threads: self.threads,
+            lock_wait_timeout: self
+                .lock_wait_timeout
+                .unwrap_or(Config::DEFAULT_LOCK_WAIT_TIMEOUT),
+        })
+    }
+
     /// The host directories (the one of `--host-name`, else all there are) and the root of the
     /// user data backups, for `list`. With a directory given by flag it does without a configuration where there is none.
     pub(crate) fn backup_dirs(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
@@ -234,6 +310,36 @@ impl Options {
                 ephemeral: method,
             };
         }
+    }
+}
+
+/// Flags of a backup mean nothing to a restore: accepted and ignored they would deceive.
+fn refuse_for_restore(
+    runs: bool,
+    config: &Option<PathBuf>,
+    skip: &Option<Vec<ObjectKind>>,
+    place: &PlaceArgs,
+    connection: &ConnectionArgs,
+    speed: &SpeedArgs,
+) -> Result<()> {
+    if connection.database.is_some() {
+        return Err(usage("--database does not apply to restore")
+            .hint("--into names the database to restore into"));
+    }
+    let given = [
+        ("-m, -t or -e", runs),
+        ("--config", config.is_some()),
+        ("--skip", skip.is_some()),
+        ("--backup-dir", place.backup_dir.is_some()),
+        ("--user-data-dir", place.user_data_dir.is_some()),
+        ("--host-name", place.host_name.is_some()),
+        ("--compress", place.compress.is_some()),
+        ("--chunk-size", speed.chunk_size.is_some()),
+        ("--consistency", speed.consistency.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(usage(&format!("{flag} does not apply to restore"))),
+        None => Ok(()),
     }
 }
 
@@ -310,6 +416,9 @@ mod tests {
             "x -p --password-file f",
             "x --ssl-cert c",
             "x list -m",
+            "x restore d -m",
+            "x restore d --database e",
+            "x restore d --chunk-size 1M",
         ] {
             assert_eq!(
                 command(line).unwrap_err().kind(),
@@ -348,6 +457,8 @@ mod tests {
             "x --json",
             "x backup --json",
             "x restor",
+            "x restore",
+            "x restore d --data-only --structure-only",
         ] {
             assert_eq!(rejected(line).exit_code(), 2, "{line}");
         }

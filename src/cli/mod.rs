@@ -71,7 +71,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
     let terminal = io::stdout().is_terminal();
-    match command.verb {
+    match &command.verb {
         Verb::Backup => {
             let summary = observed(command, interrupt, schema_backup::backup::run)?;
             if command.output.summary() {
@@ -88,7 +88,7 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
                 };
                 schema_backup::plan_report::run(request, &observer, interrupt)
             })?;
-            if json {
+            if *json {
                 print_json(&plan)
             } else {
                 print(&report::plan(&plan, terminal))
@@ -97,11 +97,22 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
         Verb::List { json } => {
             let (host_dirs, user_data_dir) = command.options.backup_dirs()?;
             let backups = schema_backup::store::list::list(&host_dirs, user_data_dir.as_deref())?;
-            if json {
+            if *json {
                 print_json(&backups)
             } else {
                 print(&report::list(&backups, terminal))
             }
+        }
+        Verb::Restore(restoring) => {
+            let ask = || password::ask(interrupt);
+            let request = command.options.restore_request(restoring, ask)?;
+            let display = progress::start(command);
+            let summary = schema_backup::restore::run(&request, display.as_ref(), interrupt)?;
+            drop(display);
+            if command.output.summary() {
+                let _ = print(&summary::restored(&summary, restoring.dry_run));
+            }
+            Ok(())
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The end of a backup, in a few aligned lines.
+//! The end of a backup or a restore, in a few aligned lines.
 
 use schema_backup::event::Summary;
+use schema_backup::restore::RestoreSummary;
 
 use super::human::{byte_rate, bytes, count, duration, exact, printable};
 
@@ -59,6 +60,51 @@ pub(crate) fn render(summary: &Summary) -> String {
                 "{} files written, {} unchanged",
                 exact(written),
                 exact(unchanged)
+            ),
+        );
+    }
+    line("warnings", exact(summary.warnings.len() as u64));
+    for warning in &summary.warnings {
+        text.push_str(&format!("    {}\n", printable(warning)));
+    }
+    text
+}
+
+/// What a restore did, or would do.
+pub(crate) fn restored(summary: &RestoreSummary, dry_run: bool) -> String {
+    let mut text = if dry_run {
+        "Would restore (nothing was written)\n".to_owned()
+    } else {
+        format!("Restore complete in {}\n", duration(summary.seconds))
+    };
+    let mut line = |label: &str, value: String| {
+        text.push_str(&format!("  {label:<11} {}\n", printable(&value)));
+    };
+    let made = if summary.creates_database {
+        ", created"
+    } else {
+        ""
+    };
+    line(
+        "database",
+        format!("{} on {}{made}", summary.database, summary.server),
+    );
+    line(
+        "tables",
+        format!(
+            "{}, other objects {}",
+            exact(summary.tables as u64),
+            exact(summary.objects as u64)
+        ),
+    );
+    line("rows", exact(summary.rows));
+    line("size", bytes(summary.raw_bytes));
+    if !dry_run {
+        line(
+            "compared",
+            format!(
+                "{} tables, row by row: the same as in the backup",
+                exact(summary.compared as u64)
             ),
         );
     }

@@ -1,6 +1,8 @@
 //! Rows and definitions to SQL text that the stock client loads. [`cell`] writes one value,
-//! [`insert`] whole statements, [`script`] what stands around them in a file.
+//! [`insert`] whole statements, [`script`] what stands around them in a file; [`body`] takes
+//! a file of definitions apart again.
 
+pub mod body;
 pub mod cell;
 pub mod insert;
 pub mod script;

@@ -135,7 +135,8 @@ impl Failure {
         self.stop.raise();
     }
 
-    fn take(&self) -> Option<Error> {
+    /// The first error, if there was one.
+    pub fn take(&self) -> Option<Error> {
         self.first
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

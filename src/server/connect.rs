@@ -49,6 +49,22 @@ impl Connector {
         settings: &ConnectionSettings,
         lock_wait_timeout: Duration,
     ) -> Result<(Connector, Conn)> {
+        Self::open_in(settings, Some(&settings.database), lock_wait_timeout)
+    }
+
+    /// Like [`Connector::open`], but in no database: the one of `settings` need not exist.
+    pub fn open_server(
+        settings: &ConnectionSettings,
+        lock_wait_timeout: Duration,
+    ) -> Result<(Connector, Conn)> {
+        Self::open_in(settings, None, lock_wait_timeout)
+    }
+
+    fn open_in(
+        settings: &ConnectionSettings,
+        database: Option<&str>,
+        lock_wait_timeout: Duration,
+    ) -> Result<(Connector, Conn)> {
         let over_tcp = settings.socket.is_none();
         let mode = settings.tls.mode;
         if !over_tcp && !matches!(mode, SslMode::Disabled | SslMode::Preferred) {
@@ -60,7 +76,7 @@ impl Connector {
         }
         let tls = over_tcp && mode != SslMode::Disabled;
         let connector = Connector {
-            options: options(settings, tls),
+            options: options(settings, database, tls),
             encrypted: tls,
             lock_wait_timeout,
         };
@@ -69,7 +85,7 @@ impl Connector {
                 if mode == SslMode::Preferred =>
             {
                 let connector = Connector {
-                    options: options(settings, false),
+                    options: options(settings, database, false),
                     encrypted: false,
                     lock_wait_timeout,
                 };
@@ -83,6 +99,15 @@ impl Connector {
                 Ok((connector, conn))
             }
             Err(error) => Err(connect_error(&connector.place(), error)),
+        }
+    }
+
+    /// The same server, in `database`.
+    pub fn at(&self, database: &str) -> Connector {
+        let options = OptsBuilder::from_opts(self.options.clone()).db_name(Some(database));
+        Connector {
+            options: options.into(),
+            ..self.clone()
         }
     }
 
@@ -157,11 +182,11 @@ impl Connector {
     }
 }
 
-fn options(settings: &ConnectionSettings, tls: bool) -> Opts {
+fn options(settings: &ConnectionSettings, database: Option<&str>, tls: bool) -> Opts {
     let mut builder = OptsBuilder::new()
         .user(Some(settings.user.clone()))
         .pass(settings.password.as_ref().map(|p| p.expose().to_owned()))
-        .db_name(Some(settings.database.clone()))
+        .db_name(database)
         .prefer_socket(false)
         .stmt_cache_size(0)
         .tcp_connect_timeout(Some(CONNECT_TIMEOUT))

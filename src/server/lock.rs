@@ -72,7 +72,8 @@ impl ServerLock {
         let mut conn = wait.connector.connect()?;
         let encrypted = wait.connector.is_encrypted();
         for statement in statements {
-            let Err(error) = execute(&mut conn, statement, encrypted, wait.interrupt) else {
+            let Err(error) = execute(&mut conn, statement.as_bytes(), encrypted, wait.interrupt)
+            else {
                 continue;
             };
             if error.kind() == ErrorKind::Interrupted {

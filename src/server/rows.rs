@@ -69,8 +69,8 @@ impl<'c> Rows<'c> {
             fd: borrow_socket(conn),
             interrupt,
         };
-        socket.send_query(query)?;
-        let mut packets = PacketReader::new(socket);
+        let sequence = socket.send_query(query.as_bytes())?;
+        let mut packets = PacketReader::new(socket, sequence);
         let columns = read_result_head(&mut packets)?;
         Ok(Rows::Raw(RawRows { packets, columns }))
     }
@@ -134,27 +134,35 @@ struct Socket<'c> {
 }
 
 impl Socket<'_> {
-    /// Writes a COM_QUERY packet (command byte 0x03, sequence number 0).
-    fn send_query(&self, query: &str) -> Result<()> {
-        let length = query.len() + 1;
-        let Some(header) = u32::try_from(length)
-            .ok()
-            .filter(|length| *length < 0xff_ffff)
-        else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "a query is longer than one packet",
-            ));
-        };
-        let mut packet = header.to_le_bytes();
-        packet[3] = 0;
-        let mut message = packet.to_vec();
-        message.push(0x03);
-        message.extend_from_slice(query.as_bytes());
-        let mut rest = &message[..];
-        while !rest.is_empty() {
-            match rustix::io::write(self.fd, rest) {
-                Ok(written) => rest = &rest[written..],
+    /// Writes a COM_QUERY command (byte 0x03, sequence number 0). One that is longer than a
+    /// packet goes on in the next ones; returns the sequence number of the answer.
+    fn send_query(&self, query: &[u8]) -> Result<u8> {
+        const FULL_PAYLOAD: usize = 0xff_ffff;
+        let mut sequence = 0u8;
+        // The command byte belongs to the payload of the first packet.
+        let (mut rest, mut command) = (query, &[0x03u8][..]);
+        loop {
+            let take = rest.len().min(FULL_PAYLOAD - command.len());
+            let (part, tail) = rest.split_at(take);
+            let payload = part.len() + command.len();
+            let mut head = (payload as u32).to_le_bytes().to_vec();
+            head[3] = sequence;
+            head.extend_from_slice(command);
+            self.send(&head)?;
+            self.send(part)?;
+            sequence = sequence.wrapping_add(1);
+            if payload < FULL_PAYLOAD {
+                return Ok(sequence);
+            }
+            (rest, command) = (tail, &[]);
+        }
+    }
+
+    fn send(&self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            // A server that has gone is an error here, not a signal that ends the program.
+            match rustix::net::send(self.fd, bytes, rustix::net::SendFlags::NOSIGNAL) {
+                Ok(sent) => bytes = &bytes[sent..],
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => {
                     return Err(
@@ -194,23 +202,37 @@ impl Read for Socket<'_> {
     }
 }
 
-/// Runs a statement that returns no rows and may wait for long, such as one that takes a
-/// lock; an interrupt ends the wait (and leaves the connection unusable).
+/// Runs a statement that returns no rows: any bytes, in whatever character set the session
+/// reads. It may be long (over 16 MiB) and may wait for long; an interrupt ends the wait, and
+/// leaves the connection unusable.
 pub fn execute(
     conn: &mut Conn,
-    statement: &str,
+    statement: &[u8],
     encrypted: bool,
     interrupt: &Interrupt,
 ) -> Result<()> {
     if encrypted {
-        return conn
-            .query_drop(statement)
+        return execute_by_driver(conn, statement)
             .map_err(|e| query_error("refused by the server", e));
     }
     let socket = Socket {
         fd: borrow_socket(conn),
         interrupt,
     };
-    socket.send_query(statement)?;
-    read_ok(&mut PacketReader::new(socket))
+    let sequence = socket.send_query(statement)?;
+    read_ok(&mut PacketReader::new(socket, sequence))
+}
+
+/// The driver takes statements as text only. One that is no UTF-8 goes as a value, of which the
+/// server makes a statement.
+fn execute_by_driver(conn: &mut Conn, statement: &[u8]) -> mysql::Result<()> {
+    if let Ok(text) = std::str::from_utf8(statement) {
+        return conn.query_drop(text);
+    }
+    conn.exec_drop("SET @sb_statement = ?", (Value::Bytes(statement.to_vec()),))?;
+    conn.query_drop("PREPARE sb_statement FROM @sb_statement")?;
+    let done = conn.query_drop("EXECUTE sb_statement");
+    conn.query_drop("DEALLOCATE PREPARE sb_statement")?;
+    conn.query_drop("SET @sb_statement = NULL")?;
+    done
 }

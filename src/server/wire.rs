@@ -28,14 +28,15 @@ pub struct PacketReader<R> {
 }
 
 impl<R: Read> PacketReader<R> {
-    /// A reader whose next packet is the first answer to a command (sequence number 1).
-    pub fn new(source: R) -> Self {
+    /// A reader whose next packet has this sequence number: 1 for the first answer to a command
+    /// of one packet.
+    pub fn new(source: R, sequence: u8) -> Self {
         PacketReader {
             source,
             buffer: vec![0; BUFFER],
             start: 0,
             end: 0,
-            sequence: 1,
+            sequence,
         }
     }
 
@@ -284,7 +285,7 @@ mod tests {
     }
 
     fn payloads(stream: &[u8]) -> Vec<Vec<u8>> {
-        let mut reader = PacketReader::new(stream);
+        let mut reader = PacketReader::new(stream, 1);
         std::iter::from_fn(|| reader.next_packet().ok().map(<[u8]>::to_vec)).collect()
     }
 
@@ -307,12 +308,12 @@ mod tests {
     #[test]
     fn what_is_out_of_order_or_cut_short_is_an_error() {
         assert!(
-            PacketReader::new(&packet(3, b"x")[..])
+            PacketReader::new(&packet(3, b"x")[..], 1)
                 .next_packet()
                 .is_err()
         );
         assert!(
-            PacketReader::new(&packet(1, b"xyz")[..5])
+            PacketReader::new(&packet(1, b"xyz")[..5], 1)
                 .next_packet()
                 .is_err()
         );
@@ -334,7 +335,7 @@ mod tests {
         stream[0] = 3 + 6 + 4;
         stream.extend([0xff, 0x84, 0x05]);
         stream.extend(b"#HY000gone");
-        let mut packets = PacketReader::new(&stream[..]);
+        let mut packets = PacketReader::new(&stream[..], 1);
         let error = read_row(&mut packets).unwrap_err();
         assert!(error.to_string().contains("1412 (HY000): gone"), "{error}");
     }
@@ -356,7 +357,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(stream in prop::collection::vec(any::<u8>(), 0..4096)) {
-            let mut packets = PacketReader::new(&stream[..]);
+            let mut packets = PacketReader::new(&stream[..], 1);
             if read_result_head(&mut packets).is_ok() {
                 while let Ok(Some(row)) = read_row(&mut packets) {
                     let mut rest = row;

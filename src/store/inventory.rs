@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use super::checked_json;
 use super::files;
 use super::manifest::{FORMAT, MANIFEST_FILE, Manifest, RUN_FILE, RunRecord};
 use crate::error::Result;
@@ -44,16 +45,16 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Found> {
     Ok(match serde_json::from_slice::<Head>(&bytes) {
         Err(e) => Found::Unreadable(e.to_string()),
         Ok(head) if head.format != u64::from(FORMAT) => Found::OtherFormat(head.format),
-        Ok(_) => match serde_json::from_slice(&bytes) {
+        Ok(_) => match checked_json::parse(&bytes) {
             Ok(manifest) => Found::Manifest(Box::new(manifest)),
-            Err(e) => Found::Unreadable(e.to_string()),
+            Err(why) => Found::Unreadable(why),
         },
     })
 }
 
 /// Reads `dir/run.json`, if it is there and sound.
 pub(super) fn read_run(dir: &Path) -> Option<RunRecord> {
-    serde_json::from_slice(&fs::read(dir.join(RUN_FILE)).ok()?).ok()
+    checked_json::parse(&fs::read(dir.join(RUN_FILE)).ok()?).ok()
 }
 
 /// The first file, in the manifest's order, that is missing or has another size.

@@ -1,7 +1,8 @@
 //! The manifest: the inventory of one backup directory and, because it is written last, the
 //! mark that the directory is complete. It holds content only, no times and no positions, so
 //! that a run that finds nothing changed writes the same bytes again. Beside it lie
-//! `run.json` (how the backup came about) and `SHA256SUMS`.
+//! `run.json` (how the backup came about) and `SHA256SUMS`. Both JSON files end with a checksum
+//! of their own ([`checked_json`](super::checked_json)).
 
 use std::collections::BTreeMap;
 
@@ -187,6 +188,11 @@ pub struct RunRecord {
     pub stored_bytes: u64,
     /// All warnings of the run.
     pub warnings: Vec<String>,
+}
+
+/// A digest as [`DataEntry::digest`] states it.
+pub fn digest_text(digest: u128) -> String {
+    format!("xxh3-128-sum:{digest:032x}")
 }
 
 impl Manifest {

@@ -4,9 +4,11 @@
 pub mod list;
 pub mod manifest;
 pub mod names;
+pub mod open;
 pub mod sink;
 pub mod staging;
 
+mod checked_json;
 mod files;
 mod inventory;
 mod lock;

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::checked_json;
 use super::files;
 use super::inventory::{self, Found};
 use super::lock::Lock;
@@ -242,10 +243,10 @@ impl Staging {
         self.check_kind(manifest)?;
         self.check_complete(manifest)?;
 
-        let manifest_text = json(manifest)?;
+        let manifest_text = checked_json::render(manifest)?;
         let entry = self.write(MANIFEST_FILE, &manifest_text)?;
         self.write(SUMS_FILE, sums(manifest, &entry).as_bytes())?;
-        self.write(RUN_FILE, &json(run)?)?;
+        self.write(RUN_FILE, &checked_json::render(run)?)?;
 
         let Staging {
             work,
@@ -445,13 +446,6 @@ fn foreign(root: &Path, what: &str) -> Error {
         format!("{} holds {what}", root.display()),
     )
     .hint("choose another directory, or move that backup away")
-}
-
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::new(ErrorKind::Internal, "cannot serialize").because(e))?;
-    text.push(b'\n');
-    Ok(text)
 }
 
 /// The text of `SHA256SUMS`: every file of the manifest and the manifest, by name.

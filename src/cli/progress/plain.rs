@@ -77,7 +77,7 @@ impl Shared {
                 return;
             }
             let line = match (&state.latest, state.phase) {
-                (Some((progress, reading)), Some(Phase::Data)) => {
+                (Some((progress, reading)), Some(phase)) if phase.is_measured() => {
                     Some(progress_line(progress, reading, state.tables))
                 }
                 (_, Some(phase)) => Some(format!("still {}", phase_name(phase))),
@@ -105,6 +105,7 @@ impl Observer for Plain {
         match event {
             Event::Phase { phase } => {
                 state.phase = Some(*phase);
+                state.latest = None;
                 drop(state);
                 self.shared.say(phase_name(*phase));
             }

@@ -442,7 +442,11 @@ fn an_edited_manifest_deletes_nothing_outside() {
         entry.data = None;
         manifest.tables.insert(format!("evil{i}"), entry);
     }
-    fs::write(root.join(MANIFEST_FILE), json(&manifest).unwrap()).unwrap();
+    fs::write(
+        root.join(MANIFEST_FILE),
+        checked_json::render(&manifest).unwrap(),
+    )
+    .unwrap();
     save(&target, &[("a", "1")]);
     assert!(outside.join("x.sql").exists() && root.join("README").exists());
     assert!(!root.join("data/b.00001.sql").exists());

@@ -1,0 +1,559 @@
+//! Creating tables and loading rows over several connections at once. Each chunk is one
+//! transaction, committed only after the checksum of its file has been found right; whoever
+//! loads the last chunk of a table builds its indexes.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use mysql::Conn;
+use mysql::prelude::Queryable;
+
+use super::create::{Addition, Staged};
+use super::ledger::{Ledger, enter};
+use super::source::{Source, SourceTable};
+use super::statements::Statements;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Progress, WorkerProgress};
+use crate::interrupt::Interrupt;
+use crate::pipeline::Failure;
+use crate::server::connect::{Connector, query_error};
+use crate::server::quote_identifier;
+use crate::server::rows::execute;
+use crate::store::manifest::{ChunkEntry, TableKind};
+use crate::store::open::{CheckedFile, Flaw};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(100);
+/// Bytes read from a file at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// What all workers share.
+pub(super) struct Crew<'a> {
+    pub(super) source: &'a Source,
+    /// Opens connections in the target database.
+    pub(super) connector: &'a Connector,
+    pub(super) threads: usize,
+    /// Whether the files' own session settings are of another product than the target.
+    pub(super) foreign: bool,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) interrupt: &'a Interrupt,
+}
+
+/// What one worker is doing; it writes, the coordinator looks.
+#[derive(Default)]
+struct Meter {
+    /// The job from 1; 0 while there is none.
+    job: AtomicUsize,
+    raw_bytes: AtomicU64,
+}
+
+/// A worker's own things.
+pub(super) struct Worker<'a> {
+    pub(super) conn: Conn,
+    crew: &'a Crew<'a>,
+    stop: &'a Interrupt,
+    meter: &'a Meter,
+}
+
+impl Worker<'_> {
+    /// Runs a statement; an interrupt or another worker's failure ends the wait for it.
+    pub(super) fn execute(&mut self, statement: &[u8]) -> Result<()> {
+        execute(
+            &mut self.conn,
+            statement,
+            self.crew.connector.is_encrypted(),
+            self.stop,
+        )
+    }
+
+    /// Runs the statements of a file, but those that `skip` names. On another product the
+    /// settings around them do not apply; the session has its own.
+    pub(super) fn run_file(
+        &mut self,
+        source: impl Read,
+        mut change: impl FnMut(&[u8]) -> Change,
+    ) -> Result<()> {
+        if self.crew.foreign {
+            prepare(&mut self.conn)?;
+        }
+        let mut statements = Statements::new(BufReader::with_capacity(READ_BYTES, source));
+        while let Some(statement) = statements.next().map_err(undecodable)? {
+            if self.crew.foreign && is_frame(statement) {
+                continue;
+            }
+            match change(statement) {
+                Change::Keep => self.execute(statement)?,
+                Change::Skip => {}
+                Change::Instead(other) => self.execute(&other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a statement of a file.
+pub(super) enum Change {
+    Keep,
+    Skip,
+    Instead(Vec<u8>),
+}
+
+/// Whether a statement belongs to the settings that stand around every file.
+pub(super) fn is_frame(statement: &[u8]) -> bool {
+    memchr::memmem::find(statement, b"@sb_").is_some() && statement.starts_with(b"SET ")
+        || statement.starts_with(b"SET time_zone='+00:00', sql_mode=")
+}
+
+fn undecodable(error: io::Error) -> Error {
+    Error::new(ErrorKind::Differs, "the file cannot be read to its end").because(error)
+}
+
+/// Settings of a session that loads: what the server once took, it takes again. What one product
+/// or version does not know, or does not let this user set, is left as it is: its tables cannot
+/// need it, or it is an error when they do.
+pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
+    let settings = [
+        "sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'",
+        "foreign_key_checks=0",
+        "unique_checks=0",
+        "time_zone='+00:00'",
+    ];
+    conn.query_drop("SET NAMES utf8mb4")
+        .and_then(|()| conn.query_drop(format!("SET SESSION {}", settings.join(", "))))
+        .map_err(|e| query_error("cannot prepare a session", e))?;
+    let optional = [
+        "innodb_strict_mode=0",
+        "check_constraint_checks=0",
+        "restrict_fk_on_non_standard_key=0",
+        "system_versioning_alter_history=KEEP",
+        "innodb_lock_wait_timeout=3600",
+    ];
+    for setting in optional {
+        match conn.query_drop(format!("SET SESSION {setting}")) {
+            // Unknown variable; not permitted.
+            Err(mysql::Error::MySqlError(e)) if matches!(e.code, 1193 | 1227 | 1238) => {}
+            other => other.map_err(|e| query_error("cannot prepare a session", e))?,
+        }
+    }
+    Ok(())
+}
+
+impl Crew<'_> {
+    /// Applies `work` to `items` over all connections at once, and tells `progress` meanwhile.
+    /// The first error stops everybody.
+    fn all<T: Send>(
+        &self,
+        items: Vec<T>,
+        progress: impl Fn(&[Meter]) -> Option<Progress>,
+        work: impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let failure = Failure::new();
+        let workers = self.threads.min(items.len());
+        let meters: Vec<Meter> = (0..workers).map(|_| Meter::default()).collect();
+        let (sender, queue) = bounded(items.len());
+        for item in items.into_iter().enumerate() {
+            // The channel holds all of them.
+            let _ = sender.try_send(item);
+        }
+        drop(sender);
+        let (alive, ended) = bounded::<()>(1);
+        std::thread::scope(|scope| {
+            for meter in &meters {
+                let (queue, alive) = (queue.clone(), alive.clone());
+                let (failure, work) = (&failure, &work);
+                scope.spawn(move || {
+                    self.work(queue, meter, failure, work);
+                    drop(alive);
+                });
+            }
+            drop(alive);
+            self.watch(&ended, &failure, || progress(&meters));
+        });
+        match failure.take() {
+            Some(_) if self.interrupt.is_raised() => Err(Error::interrupted()),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// One worker: takes items until there are none or somebody has failed.
+    fn work<T>(
+        &self,
+        queue: Receiver<(usize, T)>,
+        meter: &Meter,
+        failure: &Failure,
+        work: &(impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync),
+    ) {
+        let run = || -> Result<()> {
+            let mut conn = self.connector.connect()?;
+            prepare(&mut conn)?;
+            let mut worker = Worker {
+                conn,
+                crew: self,
+                stop: &failure.stop,
+                meter,
+            };
+            for (job, item) in queue {
+                if failure.stop.is_raised() {
+                    return Ok(());
+                }
+                meter.raw_bytes.store(0, Ordering::Relaxed);
+                meter.job.store(job + 1, Ordering::Relaxed);
+                work(&mut worker, item)?;
+                meter.job.store(0, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failure.set(error),
+            Err(_) => failure.set(Error::new(ErrorKind::Internal, "a loader panicked")),
+        }
+    }
+
+    /// Tells progress until all workers have ended.
+    fn watch(
+        &self,
+        ended: &Receiver<()>,
+        failure: &Failure,
+        progress: impl Fn() -> Option<Progress>,
+    ) {
+        loop {
+            if self.interrupt.is_raised() && !failure.stop.is_raised() {
+                failure.set(Error::interrupted());
+            }
+            let all_ended =
+                ended.recv_timeout(TICK) == Err(crossbeam_channel::RecvTimeoutError::Disconnected);
+            if let Some(progress) = progress() {
+                self.observer.event(&Event::Progress(progress));
+            }
+            if all_ended {
+                return;
+            }
+        }
+    }
+
+    /// Applies `work` to every table.
+    pub(super) fn each_table(
+        &self,
+        tables: Vec<&SourceTable>,
+        work: impl Fn(&mut Worker<'_>, &SourceTable) -> Result<()> + Sync,
+    ) -> Result<()> {
+        self.all(
+            tables,
+            |_| None,
+            |worker, table| {
+                work(worker, table).map_err(|e| e.within(format_args!("table `{}`", table.name)))
+            },
+        )
+    }
+
+    /// Applies `work` to every item in order, over one connection.
+    pub(super) fn one_by_one<T: Sync>(
+        &self,
+        items: &[T],
+        work: impl Fn(&mut Worker<'_>, &T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let all = vec![items];
+        self.all(
+            all,
+            |_| None,
+            |worker, items| {
+                items.iter().try_for_each(|item| {
+                    worker.stop.check()?;
+                    work(worker, item)
+                })
+            },
+        )
+    }
+
+    /// Loads the rows of all tables; `staged` says what is built after those of each.
+    pub(super) fn load(&self, ledger: &Ledger, staged: &BTreeMap<String, Staged>) -> Result<()> {
+        let tables: Vec<Loading<'_>> = self.source.tables.iter().filter_map(Loading::of).collect();
+        let mut jobs: Vec<(usize, usize)> = Vec::new();
+        for (number, table) in tables.iter().enumerate() {
+            jobs.extend((0..table.chunks.len()).map(|chunk| (number, chunk)));
+        }
+        let size = |job: &(usize, usize)| tables[job.0].chunks[job.1].raw_bytes;
+        // Largest first; the order of the manifest makes it deterministic.
+        jobs.sort_by_key(|job| (std::cmp::Reverse(size(job)), *job));
+        let total = Totals::new(&tables);
+        self.observer.event(&Event::Planned {
+            tables: tables.len(),
+            chunks: jobs.len(),
+            rows: tables.iter().map(|table| table.rows).sum(),
+            bytes: total.raw_bytes,
+        });
+        let order = jobs.clone();
+        let progress = |meters: &[Meter]| Some(total.progress(meters, &tables, &order));
+        self.all(jobs, progress, |worker, (number, chunk)| {
+            let table = &tables[number];
+            let load = || {
+                let item = table.item(chunk);
+                if !ledger.has(&item) {
+                    load_chunk(worker, table, chunk, &item)?;
+                }
+                total.add(&table.chunks[chunk]);
+                if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    finish_table(worker, table, staged.get(table.name))?;
+                    total.tables_done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            };
+            let mut load = load;
+            load().map_err(|e: Error| e.within(format_args!("table `{}`", table.name)))
+        })
+    }
+}
+
+/// A table whose rows are being loaded.
+struct Loading<'a> {
+    name: &'a str,
+    backup: usize,
+    chunks: &'a [ChunkEntry],
+    compressed: bool,
+    rows: u64,
+    auto_increment: Option<u64>,
+    /// Chunks that are not loaded yet.
+    left: AtomicUsize,
+}
+
+impl<'a> Loading<'a> {
+    fn of(table: &'a SourceTable) -> Option<Loading<'a>> {
+        let (backup, data) = table.rows.as_ref()?;
+        Some(Loading {
+            name: &table.name,
+            backup: *backup,
+            chunks: &data.chunks,
+            compressed: data.compression == "zstd",
+            rows: data.rows,
+            auto_increment: table
+                .auto_increment
+                .filter(|_| table.kind == TableKind::Table),
+            left: AtomicUsize::new(data.chunks.len()),
+        })
+    }
+
+    /// The ledger's entry for a chunk.
+    fn item(&self, chunk: usize) -> String {
+        chunk_item(self.name, chunk)
+    }
+}
+
+/// The ledger's entry for a chunk of a table.
+pub(super) fn chunk_item(table: &str, chunk: usize) -> String {
+    format!("chunk {chunk} {table}")
+}
+
+/// What has been loaded of what there is.
+struct Totals {
+    began: Instant,
+    raw_bytes: u64,
+    done_rows: AtomicU64,
+    done_raw: AtomicU64,
+    done_stored: AtomicU64,
+    tables_done: AtomicUsize,
+}
+
+impl Totals {
+    fn new(tables: &[Loading<'_>]) -> Totals {
+        let chunks = tables.iter().flat_map(|table| table.chunks);
+        Totals {
+            began: Instant::now(),
+            raw_bytes: chunks.map(|chunk| chunk.raw_bytes).sum(),
+            done_rows: AtomicU64::new(0),
+            done_raw: AtomicU64::new(0),
+            done_stored: AtomicU64::new(0),
+            tables_done: AtomicUsize::new(0),
+        }
+    }
+
+    fn add(&self, chunk: &ChunkEntry) {
+        self.done_rows.fetch_add(chunk.rows, Ordering::Relaxed);
+        self.done_raw.fetch_add(chunk.raw_bytes, Ordering::Relaxed);
+        self.done_stored
+            .fetch_add(chunk.file.bytes, Ordering::Relaxed);
+    }
+
+    fn progress(
+        &self,
+        meters: &[Meter],
+        tables: &[Loading<'_>],
+        order: &[(usize, usize)],
+    ) -> Progress {
+        let mut progress = Progress {
+            fraction: 0.0,
+            rows: self.done_rows.load(Ordering::Relaxed),
+            raw_bytes: self.done_raw.load(Ordering::Relaxed),
+            stored_bytes: self.done_stored.load(Ordering::Relaxed),
+            tables_done: self.tables_done.load(Ordering::Relaxed),
+            seconds: self.began.elapsed().as_secs_f64(),
+            workers: Vec::new(),
+        };
+        for (worker, meter) in meters.iter().enumerate() {
+            let Some(job) = meter.job.load(Ordering::Relaxed).checked_sub(1) else {
+                continue;
+            };
+            let (number, chunk) = order[job];
+            let (table, entry) = (&tables[number], &tables[number].chunks[chunk]);
+            let raw = meter.raw_bytes.load(Ordering::Relaxed).min(entry.raw_bytes);
+            let share = raw as f64 / entry.raw_bytes.max(1) as f64;
+            let rows = (entry.rows as f64 * share) as u64;
+            progress.raw_bytes += raw;
+            progress.rows += rows;
+            progress.stored_bytes += (entry.file.bytes as f64 * share) as u64;
+            progress.workers.push(WorkerProgress {
+                worker,
+                table: table.name.to_owned(),
+                chunk: chunk + 1,
+                chunks: table.chunks.len(),
+                rows,
+                estimated_rows: entry.rows,
+            });
+        }
+        let done = progress.raw_bytes as f64 / self.raw_bytes.max(1) as f64;
+        progress.fraction = done.clamp(0.0, 1.0);
+        progress
+    }
+}
+
+/// Loads one chunk, all of it or nothing (in a table with transactions).
+fn load_chunk(
+    worker: &mut Worker<'_>,
+    table: &Loading<'_>,
+    chunk: usize,
+    item: &str,
+) -> Result<()> {
+    let entry = &table.chunks[chunk];
+    let backup = &worker.crew.source.backups[table.backup];
+    let flawed = |flaw: &Flaw| backup.flawed(&entry.file, flaw);
+    let mut file = backup.file(&entry.file).map_err(|flaw| flawed(&flaw))?;
+    worker.execute(b"START TRANSACTION")?;
+    if !enter(&mut worker.conn, item)? {
+        return worker.execute(b"ROLLBACK");
+    }
+    let run = run_chunk(worker, &mut file, table, entry);
+    // Damage explains whatever else went wrong, and is what the user can act on.
+    let checked = match &run {
+        Err(e) if e.kind() == ErrorKind::Interrupted => return run,
+        _ => file.finish().map_err(|flaw| flawed(&flaw)),
+    };
+    checked.and(run.map_err(|e| e.within(&entry.file.file)))?;
+    worker.execute(b"COMMIT")
+}
+
+fn run_chunk(
+    worker: &mut Worker<'_>,
+    file: &mut CheckedFile,
+    table: &Loading<'_>,
+    entry: &ChunkEntry,
+) -> Result<()> {
+    let mut raw = Bounded {
+        source: if table.compressed {
+            Box::new(zstd::Decoder::new(file).map_err(undecodable)?)
+        } else {
+            Box::new(file)
+        },
+        left: entry.raw_bytes,
+        read: &worker.meter.raw_bytes,
+    };
+    worker.run_file(&mut raw, |statement| {
+        // The counter would end the transaction; it is set when the table is complete.
+        if statement.starts_with(b"ALTER TABLE ") {
+            Change::Skip
+        } else {
+            Change::Keep
+        }
+    })?;
+    if raw.left > 0 {
+        let what = format!("its SQL is {} bytes short of the manifest's", raw.left);
+        return Err(Error::new(ErrorKind::Differs, what));
+    }
+    Ok(())
+}
+
+/// Decompressed bytes, no more of them than the manifest says.
+struct Bounded<'a> {
+    source: Box<dyn Read + 'a>,
+    left: u64,
+    read: &'a AtomicU64,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(read as u64)
+            .ok_or_else(|| io::Error::other("more comes out of it than the manifest says"))?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Builds what was left for after the rows. Done again, it changes nothing.
+fn finish_table(
+    worker: &mut Worker<'_>,
+    table: &Loading<'_>,
+    staged: Option<&Staged>,
+) -> Result<()> {
+    if let Some(keys) = staged.and_then(|staged| staged.keys.as_ref()) {
+        add(
+            worker,
+            table.name,
+            keys,
+            "information_schema.STATISTICS",
+            "INDEX_NAME",
+        )?;
+    }
+    if let Some(next) = table.auto_increment.filter(|next| *next > 1) {
+        let name = quote_identifier(table.name);
+        let alter = format!("ALTER TABLE {name} AUTO_INCREMENT={next}");
+        worker.execute(alter.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Adds the foreign keys of a table.
+pub(super) fn add_foreign_keys(
+    worker: &mut Worker<'_>,
+    table: &str,
+    keys: &Addition,
+) -> Result<()> {
+    add(
+        worker,
+        table,
+        keys,
+        "information_schema.TABLE_CONSTRAINTS",
+        "CONSTRAINT_NAME",
+    )
+}
+
+/// Runs an `ALTER TABLE`, unless what it adds is there: a run that was killed may have sent it.
+fn add(
+    worker: &mut Worker<'_>,
+    table: &str,
+    addition: &Addition,
+    list: &str,
+    column: &str,
+) -> Result<()> {
+    let query = format!(
+        "SELECT 1 FROM {list} WHERE TABLE_SCHEMA=DATABASE() AND TABLE_NAME=? AND {column}=? LIMIT 1"
+    );
+    let there = |conn: &mut Conn| -> Result<bool> {
+        let found: Option<u8> = conn
+            .exec_first(&query, (table, &addition.first))
+            .map_err(|e| query_error("cannot look for an index", e))?;
+        Ok(found.is_some())
+    };
+    if there(&mut worker.conn)? {
+        return Ok(());
+    }
+    match worker.execute(addition.statement.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::Interrupted && there(&mut worker.conn)? => Ok(()),
+        done => done,
+    }
+}

@@ -1,0 +1,548 @@
+//! The way back: from backup directories to a database. Read [`run`] as the table of contents.
+//!
+//! Nothing is written before everything that can be known has been looked at: the directories
+//! are complete and fit together, the server takes what they hold, and nothing that is there is
+//! in the way. From then on a ledger in the target ([`ledger`]) says what has been done, so that
+//! a restore that was interrupted can be taken up again (`--resume`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mysql::Conn;
+use mysql::prelude::Queryable;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::config::{ConnectionSettings, Consistency};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer, Phase};
+use crate::interrupt::Interrupt;
+use crate::live::{self, Difference};
+use crate::server::catalog::{Catalog, Listing};
+use crate::server::connect::{Connector, query_error};
+use crate::server::consistency::SnapshotRequest;
+use crate::server::flavor::Flavor;
+use crate::server::privileges::Privileges;
+use crate::server::snapshot::SnapshotPool;
+use crate::server::{quote_identifier, quote_string};
+use crate::store::manifest::{Manifest, TableKind};
+
+mod create;
+mod definer;
+mod ledger;
+mod load;
+mod portable;
+mod source;
+mod statements;
+mod target;
+
+use create::Staged;
+use ledger::Ledger;
+use load::{Change, Crew, Worker, chunk_item};
+use source::{Source, SourceObject, SourceTable};
+use target::Target;
+
+/// What to restore of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Content {
+    /// Structure and rows.
+    #[default]
+    All,
+    /// Structure only.
+    Structure,
+    /// Rows only, into tables that are there.
+    Data,
+}
+
+/// What a restore needs to know.
+#[derive(Debug)]
+pub struct Request {
+    /// The server, and the database to restore into.
+    pub connection: ConnectionSettings,
+    /// The backup directories.
+    pub dirs: Vec<PathBuf>,
+    /// Patterns of the tables to restore; empty for everything.
+    pub tables: Vec<String>,
+    /// What of them.
+    pub content: Content,
+    /// Whether what is in the way may be dropped.
+    pub overwrite: bool,
+    /// Whether to go on where an earlier restore was interrupted.
+    pub resume: bool,
+    /// Whether objects belong to the restoring user instead of their definer.
+    pub skip_definer: bool,
+    /// Whether to stop before anything is written.
+    pub dry_run: bool,
+    /// Connections; `None` lets the program choose.
+    pub threads: Option<NonZeroUsize>,
+    /// The longest wait for a lock.
+    pub lock_wait_timeout: Duration,
+}
+
+/// What a restore did, or would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreSummary {
+    /// The database restored into.
+    pub database: String,
+    /// Product and version of the server.
+    pub server: String,
+    /// Whether the database is made by the restore.
+    pub creates_database: bool,
+    /// Tables and sequences.
+    pub tables: usize,
+    /// Views, routines, events, and tables with triggers.
+    pub objects: usize,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of SQL text.
+    pub raw_bytes: u64,
+    /// Tables that were compared with the manifest, and are the same.
+    pub compared: usize,
+    /// Seconds from start to end.
+    pub seconds: f64,
+    /// All warnings, in order.
+    pub warnings: Vec<String>,
+}
+
+/// Restores.
+pub fn run(
+    request: &Request,
+    observer: &dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<RestoreSummary> {
+    let began = Instant::now();
+    observer.event(&Event::Phase {
+        phase: Phase::Examine,
+    });
+    let source = Source::open(request)?;
+    for message in &source.warnings {
+        let message = message.clone();
+        observer.event(&Event::Warning { message });
+    }
+    let (server, mut control) =
+        Connector::open_server(&request.connection, request.lock_wait_timeout)?;
+    let flavor = Flavor::detect(&mut control)?;
+    let database = request.connection.database.as_str();
+    observer.event(&Event::Connected {
+        server: flavor.to_string(),
+        database: database.to_owned(),
+    });
+    let restore = Restore {
+        request,
+        source: &source,
+        flavor,
+        connector: server.at(database),
+        observer,
+        interrupt,
+    };
+    load::prepare(&mut control)?;
+    lock(&mut control, database)?;
+    let target = Target::read(&mut control, database)?;
+    let left = ledger::Ledger::left_behind(&mut control, database)?;
+    let resuming = restore.check_resume(left.as_deref())?;
+    if target.exists {
+        enter_database(&mut control, database)?;
+    }
+    if !resuming && target.exists {
+        target.refuse_conflicts(&mut control, &source, request)?;
+    }
+    let foreign = source.flavor != restore.flavor.name();
+    portable::check(&server, &source, &restore.flavor, request, interrupt)?;
+    interrupt.check()?;
+    let mut summary = restore.summary(&target);
+    if request.dry_run {
+        summary.seconds = began.elapsed().as_secs_f64();
+        return Ok(summary);
+    }
+
+    if !target.exists {
+        restore.create_database(&mut control)?;
+    }
+    let mut ledger = if resuming {
+        Ledger::resume(&mut control)?
+    } else {
+        Ledger::begin(&mut control, &restore.identity())?
+    };
+    let crew = restore.crew(foreign);
+    observer.event(&Event::Phase {
+        phase: Phase::CreateTables,
+    });
+    let staged = restore.create_tables(&crew, &ledger)?;
+    restore.redo_unsafe_tables(&mut control, &mut ledger)?;
+    observer.event(&Event::Phase { phase: Phase::Load });
+    crew.load(&ledger, &staged)?;
+    observer.event(&Event::Phase {
+        phase: Phase::CreateObjects,
+    });
+    restore.create_objects(&crew, &ledger, &staged)?;
+
+    observer.event(&Event::Phase {
+        phase: Phase::Compare,
+    });
+    let differences = restore.compare()?;
+    Ledger::end(&mut control)?;
+    if !differences.is_empty() {
+        return Err(not_the_same(&differences));
+    }
+    summary.compared = source.tables.iter().filter(|t| t.rows.is_some()).count();
+    summary.seconds = began.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+/// A restore under way.
+struct Restore<'a> {
+    request: &'a Request,
+    source: &'a Source,
+    flavor: Flavor,
+    /// Opens connections in the target database.
+    connector: Connector,
+    observer: &'a dyn Observer,
+    interrupt: &'a Interrupt,
+}
+
+/// Only one restore at a time writes into a database.
+fn lock(control: &mut Conn, database: &str) -> Result<()> {
+    let name = format!("schema_backup.{}", &hex(database.as_bytes())[..32]);
+    let got: Option<Option<u8>> = control
+        .query_first(format!("SELECT GET_LOCK({}, 2)", quote_string(&name)))
+        .map_err(|e| query_error("cannot lock the target", e))?;
+    if got == Some(Some(1)) {
+        return Ok(());
+    }
+    let what = format!("another restore into database `{database}` is running");
+    Err(Error::new(ErrorKind::Write, what).hint("wait for its end; see SHOW PROCESSLIST"))
+}
+
+fn enter_database(control: &mut Conn, database: &str) -> Result<()> {
+    control
+        .query_drop(format!("USE {}", quote_identifier(database)))
+        .map_err(|e| query_error(&format!("database `{database}`"), e))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn not_the_same(differences: &[Difference]) -> Error {
+    let list: Vec<_> = differences
+        .iter()
+        .take(5)
+        .map(Difference::to_string)
+        .collect();
+    let more = match differences.len().saturating_sub(list.len()) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let what = format!("restored, but not the same: {}{more}", list.join("; "));
+    Error::new(ErrorKind::Differs, what).hint(
+        "did something else write to the database meanwhile? `verify --against` compares again",
+    )
+}
+
+impl<'a> Restore<'a> {
+    /// What tells one restore from another: a ledger of another one must not be taken up.
+    fn identity(&self) -> String {
+        let request = self.request;
+        let mut text = format!(
+            "{:?} {} {} {:?}",
+            request.content, request.overwrite, request.skip_definer, request.tables
+        );
+        for backup in &self.source.backups {
+            let files: Vec<&str> = backup.manifest.files().map(|f| f.sha256.as_str()).collect();
+            text.push_str(&files.join(" "));
+        }
+        format!("schema_backup restore {}", hex(text.as_bytes()))
+    }
+
+    /// Whether this run goes on with what an earlier one began.
+    fn check_resume(&self, left: Option<&str>) -> Result<bool> {
+        let database = &self.request.connection.database;
+        let refuse = |what: String, hint: &str| {
+            Err(Error::new(ErrorKind::Config, format!("database `{database}`: {what}")).hint(hint))
+        };
+        match (left, self.request.resume) {
+            (None, false) => Ok(false),
+            (None, true) => refuse(
+                "there is no restore to resume".into(),
+                "run it without --resume",
+            ),
+            (Some(_), false) => refuse(
+                "an earlier restore was interrupted".into(),
+                &format!(
+                    "--resume goes on with it; to begin anew, drop the table `{}` and use --overwrite",
+                    ledger::TABLE
+                ),
+            ),
+            (Some(identity), true) if identity == self.identity() => Ok(true),
+            (Some(_), true) => refuse(
+                "the interrupted restore was of other backups, or with other flags".into(),
+                "resume with the directories and flags that it was begun with",
+            ),
+        }
+    }
+
+    fn threads(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        let threads = self.request.threads;
+        threads.map_or(processors.clamp(2, 16), NonZeroUsize::get)
+    }
+
+    fn crew(&self, foreign: bool) -> Crew<'_> {
+        Crew {
+            source: self.source,
+            connector: &self.connector,
+            threads: self.threads(),
+            foreign,
+            observer: self.observer,
+            interrupt: self.interrupt,
+        }
+    }
+
+    fn summary(&self, target: &Target) -> RestoreSummary {
+        let data = || {
+            self.source
+                .tables
+                .iter()
+                .filter_map(|table| table.rows.as_ref())
+        };
+        let chunks = data().flat_map(|(_, data)| &data.chunks);
+        RestoreSummary {
+            database: self.request.connection.database.clone(),
+            server: self.flavor.to_string(),
+            creates_database: !target.exists,
+            tables: self.source.tables.len(),
+            objects: self.source.objects.len(),
+            rows: data().map(|(_, data)| data.rows).sum(),
+            raw_bytes: chunks.map(|chunk| chunk.raw_bytes).sum(),
+            compared: 0,
+            seconds: 0.0,
+            warnings: self.source.warnings.clone(),
+        }
+    }
+
+    /// Makes the database, with the character set and collation that the source had.
+    fn create_database(&self, control: &mut Conn) -> Result<()> {
+        let name = &self.request.connection.database;
+        let from = &self.source.database;
+        let create = format!(
+            "CREATE DATABASE {} CHARACTER SET {} COLLATE {}",
+            quote_identifier(name),
+            quote_identifier(&from.charset),
+            quote_identifier(&from.collation)
+        );
+        control
+            .query_drop(create)
+            .map_err(|e| query_error(&format!("cannot create database `{name}`"), e))?;
+        enter_database(control, name)
+    }
+
+    /// Creates sequences, then tables, or empties tables that stay. Returns what is to be built
+    /// after the rows of each.
+    fn create_tables(&self, crew: &Crew<'_>, ledger: &Ledger) -> Result<BTreeMap<String, Staged>> {
+        if self.request.content == Content::Data {
+            crew.each_table(self.source.tables.iter().collect(), |worker, table| {
+                self.once(worker, ledger, &format!("table {}", table.name), |worker| {
+                    if self.request.overwrite {
+                        target::empty_table(&mut worker.conn, table)?;
+                    }
+                    Ok(())
+                })
+            })?;
+            return Ok(BTreeMap::new());
+        }
+        let (sequences, tables): (Vec<&SourceTable>, Vec<&SourceTable>) = self
+            .source
+            .tables
+            .iter()
+            .partition(|table| table.kind == TableKind::Sequence);
+        let staged = self.stage(&tables)?;
+        for group in [sequences, tables] {
+            crew.each_table(group, |worker, table| {
+                self.once(worker, ledger, &format!("table {}", table.name), |worker| {
+                    target::drop_table(&mut worker.conn, table)?;
+                    let file = self.source.read(&table.structure)?;
+                    worker.run_file(&file[..], |statement| match staged.get(&table.name) {
+                        Some(staged) if statement.starts_with(b"CREATE ") => {
+                            Change::Instead(staged.create.clone().into_bytes())
+                        }
+                        _ => Change::Keep,
+                    })
+                })
+            })?;
+        }
+        Ok(staged)
+    }
+
+    /// Does `work` unless an earlier run has done it.
+    fn once(
+        &self,
+        worker: &mut Worker<'_>,
+        ledger: &Ledger,
+        item: &str,
+        work: impl FnOnce(&mut Worker<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if ledger.has(item) {
+            return Ok(());
+        }
+        work(worker)?;
+        ledger::enter(&mut worker.conn, item).map(drop)
+    }
+
+    /// Which tables are created in several steps.
+    fn stage(&self, tables: &[&SourceTable]) -> Result<BTreeMap<String, Staged>> {
+        let mut creates = BTreeMap::new();
+        for table in tables {
+            let file = self.source.read(&table.structure)?;
+            if let Some(create) = portable::create_statement(&file) {
+                creates.insert(table.name.as_str(), create);
+            }
+        }
+        let referenced: BTreeSet<String> = creates
+            .iter()
+            .flat_map(|(_, create)| create::references(create))
+            .collect();
+        let bytes_of = |table: &SourceTable| {
+            let data = table.rows.as_ref().map(|(_, data)| data);
+            let chunks = data.into_iter().flat_map(|data| &data.chunks);
+            chunks.map(|chunk| chunk.raw_bytes).sum()
+        };
+        let mut staged = BTreeMap::new();
+        for table in tables {
+            if let Some(create) = creates.get(table.name.as_str()) {
+                let plan = create::stage(&table.name, create, bytes_of(table), &referenced);
+                if plan.keys.is_some() {
+                    staged.insert(table.name.clone(), plan);
+                }
+            }
+        }
+        Ok(staged)
+    }
+
+    /// A table without transactions may hold part of a chunk that an earlier run was loading: it
+    /// is emptied, and loaded from its beginning.
+    fn redo_unsafe_tables(&self, control: &mut Conn, ledger: &mut Ledger) -> Result<()> {
+        let listing = Listing::read(control)?;
+        for table in &self.source.tables {
+            let Some((_, data)) = &table.rows else {
+                continue;
+            };
+            let listed = listing.tables.get(&table.name);
+            if table.kind == TableKind::Sequence || listed.is_none_or(|l| l.transactional) {
+                continue;
+            }
+            let items: Vec<_> = (0..data.chunks.len())
+                .map(|n| chunk_item(&table.name, n))
+                .collect();
+            if self.request.resume && !items.iter().all(|item| ledger.has(item)) {
+                target::empty_table(control, table)?;
+                ledger.forget(control, &items)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Foreign keys, then everything that stands on tables, in the order of the manifest.
+    fn create_objects(
+        &self,
+        crew: &Crew<'_>,
+        ledger: &Ledger,
+        staged: &BTreeMap<String, Staged>,
+    ) -> Result<()> {
+        let with_keys = |table: &&SourceTable| {
+            let plan = staged.get(&table.name);
+            plan.is_some_and(|plan| plan.foreign_keys.is_some())
+        };
+        let tables: Vec<_> = self.source.tables.iter().filter(with_keys).collect();
+        crew.each_table(tables, |worker, table| {
+            match staged
+                .get(&table.name)
+                .and_then(|plan| plan.foreign_keys.as_ref())
+            {
+                Some(keys) => load::add_foreign_keys(worker, &table.name, keys),
+                None => Ok(()),
+            }
+        })?;
+        crew.one_by_one(&self.source.objects, |worker, object| {
+            self.once(
+                worker,
+                ledger,
+                &format!("{} {}", object.kind, object.name),
+                |worker| self.create_object(worker, object),
+            )
+            .map_err(|e| e.within(format_args!("{} `{}`", object.kind, object.name)))
+        })
+    }
+
+    fn create_object(&self, worker: &mut Worker<'_>, object: &SourceObject) -> Result<()> {
+        target::drop_object(&mut worker.conn, &object.kind, &object.name)?;
+        let file = self.source.read(&object.file)?;
+        worker.run_file(&file[..], |statement| {
+            if !self.request.skip_definer {
+                return Change::Keep;
+            }
+            match definer::without(statement) {
+                Some(text) => Change::Instead(text),
+                None => Change::Keep,
+            }
+        })
+    }
+
+    /// Reads everything back and holds it against the manifests.
+    fn compare(&self) -> Result<Vec<Difference>> {
+        let manifests: Vec<Manifest> = self.expected();
+        if manifests.iter().all(|m| m.tables.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let mut conn = self.connector.connect()?;
+        let privileges = Privileges::read(&mut conn, &self.request.connection.database)?;
+        let tables: BTreeMap<String, bool> = Listing::read(&mut conn)?
+            .tables
+            .into_iter()
+            .map(|(name, listed)| (name, listed.transactional))
+            .collect();
+        drop(conn);
+        let snapshot = SnapshotRequest {
+            connector: &self.connector,
+            flavor: &self.flavor,
+            privileges: &privileges,
+            threads: self.threads(),
+            consistency: Consistency::None,
+            tables: &tables,
+        };
+        let mut pool = SnapshotPool::open(&snapshot, self.interrupt)?;
+        let catalog = {
+            let mut session = pool.session()?;
+            let conn = session.results_in("utf8mb4")?;
+            Catalog::read(conn, &self.flavor, &[], &BTreeSet::new())?
+        };
+        let manifests: Vec<&Manifest> = manifests.iter().collect();
+        live::compare_rows(
+            &mut pool,
+            &catalog,
+            &self.flavor,
+            &manifests,
+            self.observer,
+            self.interrupt,
+        )
+    }
+
+    /// The manifests, with the rows that were restored and no others.
+    fn expected(&self) -> Vec<Manifest> {
+        let backups = self.source.backups.iter().enumerate();
+        backups
+            .map(|(number, backup)| {
+                let mut manifest = backup.manifest.clone();
+                manifest.tables.retain(|name, _| {
+                    let table = self.source.tables.iter().find(|table| table.name == *name);
+                    table
+                        .and_then(|table| table.rows.as_ref())
+                        .is_some_and(|(from, _)| *from == number)
+                });
+                manifest
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,238 @@
+//! The database that is restored into: what is there already, and getting it out of the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql::Conn;
+use mysql::prelude::{FromRow, Queryable};
+
+use super::ledger;
+use super::source::{Source, SourceTable};
+use super::{Content, Request};
+use crate::error::{Error, ErrorKind, Result};
+use crate::server::connect::query_error;
+use crate::server::{quote_identifier, quote_string};
+use crate::store::manifest::TableKind;
+
+/// What the target database holds, by kind and name.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    /// Whether the database is there.
+    pub(super) exists: bool,
+    /// Whether the server compares names of tables without their case.
+    folds_case: bool,
+    /// Tables, views and sequences with their type as the server states it.
+    pub(super) tables: BTreeMap<String, String>,
+    /// Routines and packages: kind as in `DROP …`, and name.
+    routines: BTreeSet<(String, String)>,
+    events: BTreeSet<String>,
+    /// Tables that have triggers, with the triggers' names.
+    triggers: BTreeMap<String, Vec<String>>,
+}
+
+impl Target {
+    /// Reads what `database` holds.
+    pub(super) fn read(conn: &mut Conn, database: &str) -> Result<Target> {
+        let schema = quote_string(database);
+        let exists: Vec<String> = rows(
+            conn,
+            &format!(
+                "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME={schema}"
+            ),
+        )?;
+        let folding: Vec<u64> = rows(conn, "SELECT @@lower_case_table_names")?;
+        let mut target = Target {
+            exists: !exists.is_empty(),
+            folds_case: folding != [0],
+            ..Target::default()
+        };
+        let tables: Vec<(String, String)> = rows(
+            conn,
+            &format!(
+                "SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA={schema}"
+            ),
+        )?;
+        target.tables = tables
+            .into_iter()
+            .filter(|(name, _)| name != ledger::TABLE)
+            .collect();
+        let routines: Vec<(String, String)> = rows(
+            conn,
+            &format!(
+                "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA={schema}"
+            ),
+        )?;
+        target.routines = routines
+            .into_iter()
+            .filter(|(kind, _)| kind != "PACKAGE BODY")
+            .collect();
+        let events: Vec<String> = rows(
+            conn,
+            &format!(
+                "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA={schema}"
+            ),
+        )?;
+        target.events = events.into_iter().collect();
+        let triggers: Vec<(String, String)> = rows(
+            conn,
+            &format!(
+                "SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA={schema}"
+            ),
+        )?;
+        for (table, trigger) in triggers {
+            target.triggers.entry(table).or_default().push(trigger);
+        }
+        Ok(target)
+    }
+
+    /// Finds everything that stands in the way, and refuses to go on where something does that
+    /// `request` does not allow to be replaced. The connection is in the target database.
+    pub(super) fn refuse_conflicts(
+        &self,
+        conn: &mut Conn,
+        source: &Source,
+        request: &Request,
+    ) -> Result<()> {
+        let mut conflicts = self.case_conflicts(source);
+        for table in &source.tables {
+            let there = self.tables.get(&table.name).map(String::as_str);
+            let what = match (there, request.content) {
+                (None, Content::Data) => "is not there",
+                (None, _) => continue,
+                (Some("VIEW"), _) => "is a view there",
+                (Some(_), Content::Data) if self.triggers.contains_key(&table.name) => {
+                    "has triggers, which would change the rows"
+                }
+                (Some(_), _) if request.overwrite => continue,
+                (Some("SEQUENCE"), Content::Data) => continue,
+                (Some("SEQUENCE"), _) => "is there already",
+                (Some(_), _) if is_empty(conn, &table.name)? => continue,
+                (Some(_), _) => "is there and has rows",
+            };
+            conflicts.push(format!("table `{}` {what}", table.name));
+        }
+        for object in &source.objects {
+            let there = match object.kind.as_str() {
+                "view" => match self.tables.get(&object.name) {
+                    Some(kind) if kind == "VIEW" => true,
+                    Some(_) => {
+                        conflicts.push(format!("view `{}` is a table there", object.name));
+                        continue;
+                    }
+                    None => false,
+                },
+                "event" => self.events.contains(&object.name),
+                // They go with their table, which is created anew.
+                "triggers" => false,
+                kind => self.has_routine(kind, &object.name),
+            };
+            if there && !request.overwrite {
+                conflicts.push(format!(
+                    "{} `{}` is there already",
+                    object.kind, object.name
+                ));
+            }
+        }
+        let Some(first) = conflicts.first() else {
+            return Ok(());
+        };
+        let more = match conflicts.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more like this"),
+        };
+        let what = format!("database `{}`: {first}{more}", request.connection.database);
+        Err(Error::new(ErrorKind::Config, what).hint(match request.content {
+            Content::Data => "--data-only loads into empty tables without triggers; --overwrite empties them first",
+            _ => "--overwrite drops what stands in the way; --into NAME restores into another database",
+        }))
+    }
+
+    /// Names that the server would take for one.
+    fn case_conflicts(&self, source: &Source) -> Vec<String> {
+        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        let mut conflicts = Vec::new();
+        for table in source.tables.iter().filter(|_| self.folds_case) {
+            if let Some(other) = seen.insert(table.name.to_lowercase(), &table.name) {
+                conflicts.push(format!(
+                    "table `{}` and table `{other}` have one name on this server (lower_case_table_names)",
+                    table.name
+                ));
+            }
+        }
+        conflicts
+    }
+
+    fn has_routine(&self, kind: &str, name: &str) -> bool {
+        let key = (kind.to_ascii_uppercase(), name.to_owned());
+        self.routines.contains(&key)
+    }
+}
+
+/// Drops a table, or a view or sequence of its name, so that it can be created.
+pub(super) fn drop_table(conn: &mut Conn, table: &SourceTable) -> Result<()> {
+    let kind = match table.kind {
+        TableKind::Table => "TABLE",
+        TableKind::Sequence => "SEQUENCE",
+    };
+    run(
+        conn,
+        &format!("DROP {kind} IF EXISTS {}", quote_identifier(&table.name)),
+    )
+    .map_err(|e| e.within(format_args!("table `{}`", table.name)))
+}
+
+/// Empties a table that stays.
+pub(super) fn empty_table(conn: &mut Conn, table: &SourceTable) -> Result<()> {
+    if table.kind == TableKind::Sequence {
+        return Ok(());
+    }
+    run(
+        conn,
+        &format!("TRUNCATE TABLE {}", quote_identifier(&table.name)),
+    )
+    .map_err(|e| e.within(format_args!("table `{}`", table.name)))
+}
+
+/// Drops an object, if it is there, so that its file can create it.
+pub(super) fn drop_object(conn: &mut Conn, kind: &str, name: &str) -> Result<()> {
+    let statements = match kind {
+        // Created with OR REPLACE: others may stand on it already.
+        "view" => Vec::new(),
+        "triggers" => {
+            let query = format!(
+                "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS \
+                 WHERE TRIGGER_SCHEMA=DATABASE() AND EVENT_OBJECT_TABLE={}",
+                quote_string(name)
+            );
+            let triggers: Vec<String> = rows(conn, &query)?;
+            let drop = |t: &String| format!("DROP TRIGGER IF EXISTS {}", quote_identifier(t));
+            triggers.iter().map(drop).collect()
+        }
+        kind => vec![format!(
+            "DROP {} IF EXISTS {}",
+            kind.to_ascii_uppercase(),
+            quote_identifier(name)
+        )],
+    };
+    for statement in statements {
+        run(conn, &statement).map_err(|e| e.within(format_args!("{kind} `{name}`")))?;
+    }
+    Ok(())
+}
+
+fn is_empty(conn: &mut Conn, table: &str) -> Result<bool> {
+    let query = format!("SELECT 1 FROM {} LIMIT 1", quote_identifier(table));
+    let found: Vec<u8> = conn
+        .query(query)
+        .map_err(|e| query_error(&format!("table `{table}`"), e))?;
+    Ok(found.is_empty())
+}
+
+fn rows<T: FromRow>(conn: &mut Conn, query: &str) -> Result<Vec<T>> {
+    conn.query(query)
+        .map_err(|e| query_error("cannot read what the target holds", e))
+}
+
+fn run(conn: &mut Conn, statement: &str) -> Result<()> {
+    conn.query_drop(statement)
+        .map_err(|e| query_error("cannot make room", e))
+}

@@ -1,0 +1,86 @@
+//! JSON files that carry their own checksum: the last key, `"checksum"`, is the SHA-256 of every
+//! byte before it, and what follows it is fixed. So one changed byte is noticed wherever it
+//! stands, in the manifest as in the record of the run, and without a second file.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::names::hex;
+use crate::error::{Error, ErrorKind, Result};
+
+const KEY: &str = ",\n  \"checksum\": \"sha256:";
+const END: &str = "\"\n}\n";
+const HEX_DIGITS: usize = 64;
+
+/// The text of `value`, which serializes to an object with at least one key.
+pub(super) fn render(value: &impl Serialize) -> Result<Vec<u8>> {
+    let cannot = || Error::new(ErrorKind::Internal, "cannot serialize");
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| cannot().because(e))?;
+    if !text.ends_with(b"\n}") {
+        return Err(cannot());
+    }
+    text.truncate(text.len() - 2);
+    let checksum = hex(&Sha256::digest(&text));
+    text.extend_from_slice(format!("{KEY}{checksum}{END}").as_bytes());
+    Ok(text)
+}
+
+/// Reads what [`render`] wrote; says why not where a byte is not as it was.
+pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    let tail = KEY.len() + HEX_DIGITS + END.len();
+    let (body, tail) = text
+        .len()
+        .checked_sub(tail)
+        .map(|at| text.split_at(at))
+        .filter(|(_, tail)| tail.starts_with(KEY.as_bytes()) && tail.ends_with(END.as_bytes()))
+        .ok_or("it does not end with its checksum")?;
+    let checksum = &tail[KEY.len()..KEY.len() + HEX_DIGITS];
+    if hex(&Sha256::digest(body)).as_bytes() != checksum {
+        return Err("its content does not match its checksum".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn value() -> BTreeMap<String, u32> {
+        BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 22)])
+    }
+
+    #[test]
+    fn what_is_rendered_is_json_and_parses_back() {
+        let text = render(&value()).unwrap();
+        assert!(text.starts_with(b"{\n  \"a\": 1,\n  \"b\": 22,\n  \"checksum\": \"sha256:"));
+        let generic: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(generic["b"], 22);
+        #[derive(serde::Deserialize)]
+        struct Two {
+            a: u32,
+            b: u32,
+        }
+        let two: Two = parse(&text).unwrap();
+        assert_eq!((two.a, two.b), (1, 22));
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_noticed() {
+        let text = render(&value()).unwrap();
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut damaged = text.clone();
+                damaged[at] ^= 1 << bit;
+                let read = parse::<serde_json::Value>(&damaged);
+                assert!(read.is_err(), "byte {at}, bit {bit}");
+            }
+            assert!(
+                parse::<serde_json::Value>(&text[..at]).is_err(),
+                "cut at {at}"
+            );
+        }
+        assert!(render(&7).is_err());
+    }
+}

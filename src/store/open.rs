@@ -1,0 +1,279 @@
+//! Opening a backup to read it: `restore` and `verify` begin here. Trusts nothing it finds: a
+//! directory without a sound manifest is no backup, a file is read only through a path that
+//! stays inside and never through a link, and what is read is hashed on the way.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::files;
+use super::inventory::{self, Found};
+use super::manifest::{FORMAT, FileEntry, MANIFEST_FILE, Manifest, RunRecord};
+use super::names::hex;
+use super::publish::{LATEST, WORK_DIR};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A backup directory whose manifest is sound.
+#[derive(Debug)]
+pub struct Backup {
+    /// Where it lies, links resolved.
+    pub dir: PathBuf,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// How it came about, where that is on record and sound.
+    pub run: Option<RunRecord>,
+}
+
+/// What is wrong with a file of a backup.
+#[derive(Debug)]
+pub enum Flaw {
+    /// It is not there.
+    Missing,
+    /// Something else than a plain file lies there, or a link leads there.
+    NotAFile,
+    /// It has this many bytes.
+    Size(u64),
+    /// Its bytes are others than were written.
+    Checksum,
+    /// Storage does not give it.
+    Unreadable(io::Error),
+}
+
+impl Flaw {
+    /// In words, for a message that names the file.
+    pub fn describe(&self, entry: &FileEntry) -> String {
+        match self {
+            Flaw::Missing => "is missing".to_owned(),
+            Flaw::NotAFile => "is not a plain file in a plain directory".to_owned(),
+            Flaw::Size(bytes) => {
+                format!("has {bytes} bytes where the manifest says {}", entry.bytes)
+            }
+            Flaw::Checksum => "does not have the content that was written".to_owned(),
+            Flaw::Unreadable(e) => format!("cannot be read: {e}"),
+        }
+    }
+
+    fn of(error: io::Error) -> Flaw {
+        use rustix::io::Errno;
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => Flaw::Missing,
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Flaw::NotAFile,
+            _ => Flaw::Unreadable(error),
+        }
+    }
+}
+
+impl Backup {
+    /// Opens the backup in `dir`. Fails with [`ErrorKind::Config`] where there is none, and with
+    /// [`ErrorKind::Differs`] where there is one that is damaged or not complete.
+    pub fn open(dir: &Path) -> Result<Backup> {
+        let at = dir.display();
+        let dir = dir.canonicalize().map_err(|e| {
+            Error::new(ErrorKind::Config, format!("cannot open the backup {at}")).because(e)
+        })?;
+        let manifest = match inventory::read_manifest(&dir)? {
+            Found::Manifest(manifest) => *manifest,
+            Found::Nothing => return Err(no_backup(&dir)),
+            Found::Unreadable(why) => {
+                let what = format!("{}: {why}", dir.join(MANIFEST_FILE).display());
+                return Err(Error::new(ErrorKind::Differs, what)
+                    .hint("the manifest is damaged or was edited; use another backup"));
+            }
+            Found::OtherFormat(format) => {
+                let what =
+                    format!("{at} is a backup of format {format}, and this program reads {FORMAT}");
+                return Err(Error::new(ErrorKind::Config, what)
+                    .hint("use the version of schema_backup that wrote it"));
+            }
+        };
+        if let Some(entry) = manifest.files().find(|entry| !files::is_safe(&entry.file)) {
+            let what = format!(
+                "{at}: the manifest names {:?}, which is no file of a backup",
+                entry.file
+            );
+            return Err(Error::new(ErrorKind::Differs, what));
+        }
+        Ok(Backup {
+            run: inventory::read_run(&dir),
+            dir,
+            manifest,
+        })
+    }
+
+    /// Opens a file of the backup for reading.
+    pub fn file(&self, entry: &FileEntry) -> Result<CheckedFile, Flaw> {
+        if !files::is_safe(&entry.file) || !files::parents_are_real(&self.dir, &entry.file) {
+            let there = self.dir.join(&entry.file).symlink_metadata().is_ok();
+            return Err(if there { Flaw::NotAFile } else { Flaw::Missing });
+        }
+        let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nofollow.bits().cast_signed())
+            .open(self.dir.join(&entry.file))
+            .map_err(Flaw::of)?;
+        let meta = file.metadata().map_err(Flaw::of)?;
+        if !meta.is_file() {
+            return Err(Flaw::NotAFile);
+        }
+        if meta.len() != entry.bytes {
+            return Err(Flaw::Size(meta.len()));
+        }
+        Ok(CheckedFile {
+            file,
+            entry: entry.clone(),
+            read: 0,
+            hasher: Sha256::new(),
+        })
+    }
+
+    /// The whole of a small file, checked.
+    pub fn read(&self, entry: &FileEntry) -> Result<Vec<u8>> {
+        let read = || {
+            let mut file = self.file(entry)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(Flaw::Unreadable)?;
+            file.finish()?;
+            Ok(bytes)
+        };
+        read().map_err(|flaw| self.flawed(entry, &flaw))
+    }
+
+    /// The error that a flaw amounts to.
+    pub fn flawed(&self, entry: &FileEntry, flaw: &Flaw) -> Error {
+        let path = self.dir.join(&entry.file);
+        let what = format!("{} {}", path.display(), flaw.describe(entry));
+        Error::new(ErrorKind::Differs, what)
+            .hint("the backup is damaged; `schema_backup verify` names every file that is")
+    }
+}
+
+/// What to say of a directory without a manifest.
+fn no_backup(dir: &Path) -> Error {
+    let at = dir.display();
+    let error = Error::new(
+        ErrorKind::Config,
+        format!("{at} holds no complete backup: it has no {MANIFEST_FILE}"),
+    );
+    if dir.join(LATEST).exists() {
+        error.hint(format!(
+            "name one of the backups in it, such as {at}/{LATEST}"
+        ))
+    } else if dir.join(WORK_DIR).exists() {
+        error.hint("a backup is being written or published there; the next run completes it")
+    } else if let Some(sub) = fs::read_dir(dir).ok().and_then(|mut entries| {
+        entries.find_map(|e| Some(e.ok()?.path()).filter(|p| p.join(MANIFEST_FILE).exists()))
+    }) {
+        error.hint(format!("did you mean {}?", sub.display()))
+    } else {
+        error
+    }
+}
+
+/// A file of a backup that is hashed while it is read.
+#[derive(Debug)]
+pub struct CheckedFile {
+    file: File,
+    entry: FileEntry,
+    read: u64,
+    hasher: Sha256,
+}
+
+impl CheckedFile {
+    /// Reads what is left and compares size and checksum with the manifest. Until this has
+    /// returned `Ok`, nothing that was read may be relied on.
+    pub fn finish(mut self) -> Result<(), Flaw> {
+        io::copy(&mut self, &mut io::sink()).map_err(Flaw::Unreadable)?;
+        if self.read != self.entry.bytes {
+            return Err(Flaw::Size(self.read));
+        }
+        if hex(&self.hasher.finalize()) != self.entry.sha256 {
+            return Err(Flaw::Checksum);
+        }
+        Ok(())
+    }
+}
+
+impl Read for CheckedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.read += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::staging::tests::{begin, fill, run_record, user_data};
+    use super::*;
+
+    fn published(root: &Path) -> PathBuf {
+        let target = user_data(root);
+        let staging = begin(&target);
+        let manifest = fill(&staging, target.kind, &[("a", "1"), ("b", "22")]);
+        let sealed = staging.seal(&manifest, &run_record()).unwrap();
+        sealed.publish().unwrap().path
+    }
+
+    #[test]
+    fn a_backup_is_read_back_and_its_root_is_pointed_away_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("user");
+        let path = published(&root);
+        let backup = Backup::open(&root.join("latest")).unwrap();
+        assert_eq!(backup.dir, path.canonicalize().unwrap());
+        assert_eq!(backup.run, Some(run_record()));
+        for entry in backup.manifest.files() {
+            let bytes = fs::read(path.join(&entry.file)).unwrap();
+            assert_eq!(backup.read(entry).unwrap(), bytes);
+        }
+        let error = Backup::open(&root).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.hint_text().unwrap().ends_with("/latest"));
+    }
+
+    #[test]
+    fn what_is_damaged_says_how_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = published(&dir.path().join("user"));
+        let backup = Backup::open(&path).unwrap();
+        let entry = backup.manifest.files().last().unwrap().clone();
+        let file = path.join(&entry.file);
+        let good = fs::read(&file).unwrap();
+        let flaw = || match backup.file(&entry).and_then(CheckedFile::finish) {
+            Ok(()) => "none".to_owned(),
+            Err(flaw) => flaw.describe(&entry),
+        };
+        assert_eq!(flaw(), "none");
+        let mut bad = good.clone();
+        bad[0] ^= 1;
+        fs::write(&file, &bad).unwrap();
+        assert!(flaw().contains("content"));
+        fs::write(&file, &good[1..]).unwrap();
+        assert!(flaw().contains("bytes where the manifest says"));
+        fs::remove_file(&file).unwrap();
+        assert!(flaw().contains("missing"));
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, &good).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        assert!(flaw().contains("plain file"));
+        assert_eq!(backup.read(&entry).unwrap_err().kind(), ErrorKind::Differs);
+    }
+
+    #[test]
+    fn an_edited_manifest_opens_no_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = published(&dir.path().join("user"));
+        let manifest = path.join(MANIFEST_FILE);
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, text.replace("\"rows\": 1", "\"rows\": 2")).unwrap();
+        let error = Backup::open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Differs);
+        fs::remove_file(&manifest).unwrap();
+        assert_eq!(Backup::open(&path).unwrap_err().kind(), ErrorKind::Config);
+    }
+}
