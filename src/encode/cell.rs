@@ -47,6 +47,9 @@ impl CellKind {
         if column.period == Some(Period::End) {
             return CellKind::RowEnd;
         }
+        if column.by_number {
+            return CellKind::Number;
+        }
         if let Some(charset) = &column.charset {
             return match charset.as_str() {
                 "utf8mb4" | "utf8mb3" | "utf8" | "ascii" => CellKind::Utf8(charset.clone()),
@@ -78,6 +81,8 @@ impl CellKind {
         let name = quote_identifier(&column.name);
         if column.data_type == "float" || column.fixed_decimals {
             format!("CAST({name} AS DOUBLE)")
+        } else if column.by_number {
+            format!("{name}|0")
         } else if column.period == Some(Period::End) {
             format!("IF({name} IN ({LATEST_TIMES}),NULL,{name})")
         } else {

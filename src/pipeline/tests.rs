@@ -26,6 +26,7 @@ fn table() -> Table {
         generated: false,
         period: None,
         members: 0,
+        by_number: false,
         fixed_decimals: false,
     };
     Table {

@@ -88,7 +88,9 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
             "BASE TABLE" | "SYSTEM VERSIONED" => {
                 let rows = rows_of(&mut connection, name, kind == "SYSTEM VERSIONED");
                 found.insert(format!("rows of {name}"), rows);
-                texts(&mut connection, &format!("SHOW CREATE TABLE {quoted}"))[0][1].clone()
+                let show = format!("SHOW CREATE TABLE {quoted}");
+                let create = texts(&mut connection, &show)[0][1].clone();
+                if mariadb { create } else { said_once(&create) }
             }
             "SEQUENCE" => {
                 let create =
@@ -134,6 +136,22 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
         }
     }
     found
+}
+
+/// MySQL states a column's collation where it is the table's and not the character set's own,
+/// and remembers on hearing that that it was stated: it then states the character set too.
+fn said_once(create: &str) -> String {
+    let of_table = create
+        .rsplit_once(" DEFAULT CHARSET=")
+        .and_then(|(_, options)| {
+            let (charset, rest) = options.split_once(" COLLATE=")?;
+            Some((charset, rest.split([' ', '\n']).next()?))
+        });
+    let Some((charset, collation)) = of_table else {
+        return create.to_owned();
+    };
+    let stated = format!(" COLLATE {collation}");
+    create.replace(&format!(" CHARACTER SET {charset}{stated}"), &stated)
 }
 
 fn quote(name: &str) -> String {
