@@ -11,19 +11,14 @@ use crate::server::{Kind, Server, shared, with_binlog};
 use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start, wait_until};
 
 /// Restores both directories of a site's newest backup into `database`.
-pub(crate) fn restore(server: &Server, site: &Site, database: &str, arguments: &[&str]) -> Outcome {
-    run(command(server, site, database, arguments))
+fn restore(site: &Site, database: &str, arguments: &[&str]) -> Outcome {
+    run(command(site, database, arguments))
 }
 
-fn command(
-    server: &Server,
-    site: &Site,
-    database: &str,
-    arguments: &[&str],
-) -> std::process::Command {
+fn command(site: &Site, database: &str, arguments: &[&str]) -> std::process::Command {
     let (host, user) = (site.host(), site.latest());
     let dirs = [host.as_path(), user.as_path()];
-    site.restore_command(server, &dirs, database, arguments)
+    site.restore_command(&dirs, database, arguments)
 }
 
 fn every_topic_comes_back_on(kind: Kind) {
@@ -34,7 +29,7 @@ fn every_topic_comes_back_on(kind: Kind) {
         corpus::fill(server, &from, topic);
         let site = corpus::back_up(server, &from);
         server.execute(&[&format!("DROP DATABASE IF EXISTS `{into}`")]);
-        let outcome = restore(server, &site, &into, &["-j", "3"]);
+        let outcome = restore(&site, &into, &["-j", "3"]);
         if outcome.code != Some(0) {
             failed.push(format!("{topic}: {}", outcome.stderr));
             continue;
@@ -101,7 +96,7 @@ fn indexes_built_after_the_rows_give_the_same_tables() {
     let Some(server) = with_binlog() else { return };
     let site = fill(server, "rest_keys");
     server.execute(&["DROP DATABASE IF EXISTS rest_keys_again"]);
-    restore(server, &site, "rest_keys_again", &["-j", "3"]).expect_code(0);
+    restore(&site, "rest_keys_again", &["-j", "3"]).expect_code(0);
     assert_same(
         &fingerprint(server, "rest_keys"),
         &fingerprint(server, "rest_keys_again"),
@@ -120,30 +115,24 @@ fn what_is_in_the_way_is_refused_and_stays_until_overwrite_is_given() {
         "CREATE TABLE rest_way_again.mine (x INT)",
     ]);
     let before = fingerprint(server, "rest_way_again");
-    let refused = restore(server, &site, "rest_way_again", &[]);
+    let refused = restore(&site, "rest_way_again", &[]);
     refused
         .expect_code(2)
         .expect_said("table `plain` is there and has rows")
         .expect_said("--overwrite");
-    restore(server, &site, "rest_way_again", &["--dry-run"]).expect_code(2);
+    restore(&site, "rest_way_again", &["--dry-run"]).expect_code(2);
     assert_same(&before, &fingerprint(server, "rest_way_again"));
 
-    restore(
-        server,
-        &site,
-        "rest_way_again",
-        &["--dry-run", "--overwrite"],
-    )
-    .expect_code(0);
+    restore(&site, "rest_way_again", &["--dry-run", "--overwrite"]).expect_code(0);
     assert_same(&before, &fingerprint(server, "rest_way_again"));
-    restore(server, &site, "rest_way_again", &["--overwrite"]).expect_code(0);
+    restore(&site, "rest_way_again", &["--overwrite"]).expect_code(0);
     let mut found = fingerprint(server, "rest_way_again");
     for what in ["base table mine", "rows of mine"] {
         assert!(found.remove(what).is_some(), "{what}: gone");
     }
     assert_same(&fingerprint(server, "rest_way"), &found);
     // The view and the tables are there now; a second restore replaces them all.
-    restore(server, &site, "rest_way_again", &["--overwrite"]).expect_code(0);
+    restore(&site, "rest_way_again", &["--overwrite"]).expect_code(0);
 }
 
 #[test]
@@ -152,29 +141,29 @@ fn a_part_is_restored_by_pattern_structure_or_rows() {
     let site = fill(server, "rest_part");
     let again = "rest_part_again";
     server.execute(&["DROP DATABASE IF EXISTS rest_part_again"]);
-    restore(server, &site, again, &["--tables", "pl*", "log"]).expect_code(0);
+    restore(&site, again, &["--tables", "pl*", "log"]).expect_code(0);
     let names: Vec<String> = server
         .connect()
         .query("SHOW TABLES IN rest_part_again")
         .unwrap();
     assert_eq!(names, ["log", "plain"]);
-    restore(server, &site, again, &["--tables", "none*"])
+    restore(&site, again, &["--tables", "none*"])
         .expect_code(2)
         .expect_said("none*");
 
     server.execute(&["DROP DATABASE rest_part_again"]);
-    restore(server, &site, again, &["--structure-only"]).expect_code(0);
+    restore(&site, again, &["--structure-only"]).expect_code(0);
     assert_eq!(rows(server, "rest_part_again.parent"), 0);
-    restore(server, &site, again, &["--data-only"])
+    restore(&site, again, &["--data-only"])
         .expect_code(2)
         .expect_said("triggers");
     server.execute(&["DROP TRIGGER rest_part_again.t"]);
-    restore(server, &site, again, &["--data-only"]).expect_code(0);
+    restore(&site, again, &["--data-only"]).expect_code(0);
     assert_eq!(rows(server, "rest_part_again.child"), 60000);
-    restore(server, &site, again, &["--data-only"])
+    restore(&site, again, &["--data-only"])
         .expect_code(2)
         .expect_said("has rows");
-    restore(server, &site, again, &["--data-only", "--overwrite"]).expect_code(0);
+    restore(&site, again, &["--data-only", "--overwrite"]).expect_code(0);
     assert_eq!(rows(server, "rest_part_again.plain"), 20000);
 }
 
@@ -199,7 +188,7 @@ fn killed_restores_are_resumed_and_nothing_is_loaded_twice() {
     loop {
         // Each run is killed after a few more entries of the ledger than the one before.
         let bound = entries(server) + 7;
-        let mut program = start(command(server, &site, again, &arguments));
+        let mut program = start(command(&site, again, &arguments));
         wait_until("the restore is further, or over", || {
             program.ended() || entries(server) >= bound
         });
@@ -210,14 +199,14 @@ fn killed_restores_are_resumed_and_nothing_is_loaded_twice() {
         program.signal(Signal::KILL);
         let _ = program.finish(RUN_BOUND);
         kills += 1;
-        restore(server, &site, again, &[])
+        restore(&site, again, &[])
             .expect_code(2)
             .expect_said("--resume");
         arguments = vec!["-j", "2", "--progress", "none", "--resume"];
     }
     assert!(kills >= 3, "the restore was killed only {kills} times");
     assert_same(&source, &fingerprint(server, again));
-    restore(server, &site, again, &["--resume"])
+    restore(&site, again, &["--resume"])
         .expect_code(2)
         .expect_said("no restore to resume");
 }
@@ -228,7 +217,7 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
     let site = fill(server, "rest_bad");
     let again = "rest_bad_again";
     server.execute(&["DROP DATABASE IF EXISTS rest_bad_again"]);
-    let try_dirs = |dirs: &[&Path]| run(site.restore_command(server, dirs, again, &[]));
+    let try_dirs = |dirs: &[&Path]| run(site.restore_command(dirs, again, &[]));
     try_dirs(&[&site.user_data_dir()])
         .expect_code(2)
         .expect_said("latest");
@@ -247,9 +236,7 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
     let file = site.latest().join(&data);
     let good = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    restore(server, &site, again, &[])
-        .expect_code(4)
-        .expect_said(&data);
+    restore(&site, again, &[]).expect_code(4).expect_said(&data);
     let names: Vec<String> = server
         .connect()
         .query("SHOW DATABASES LIKE 'rest_bad_again'")
@@ -261,11 +248,11 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
     let middle = bad.len() / 2;
     bad[middle] ^= 4;
     std::fs::write(&file, &bad).unwrap();
-    restore(server, &site, again, &["-j", "1"])
+    restore(&site, again, &["-j", "1"])
         .expect_code(4)
         .expect_said(&data);
     std::fs::write(&file, &good).unwrap();
-    restore(server, &site, again, &["--resume"]).expect_code(0);
+    restore(&site, again, &["--resume"]).expect_code(0);
     assert_same(
         &fingerprint(server, "rest_bad"),
         &fingerprint(server, again),
