@@ -1,6 +1,7 @@
 //! The verb `restore`: what a backup holds comes back, once, or is refused by name.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use rustix::process::Signal;
@@ -8,7 +9,7 @@ use rustix::process::Signal;
 use crate::compare::{assert_same, fingerprint};
 use crate::corpus;
 use crate::server::{Kind, Server, shared, with_binlog};
-use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start, wait_until};
+use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start};
 
 /// Restores both directories of a site's newest backup into `database`.
 fn restore(site: &Site, database: &str, arguments: &[&str]) -> Outcome {
@@ -171,44 +172,104 @@ fn a_part_is_restored_by_pattern_structure_or_rows() {
 fn killed_restores_are_resumed_and_nothing_is_loaded_twice() {
     let Some(server) = with_binlog() else { return };
     let site = fill(server, "rest_kill");
-    let again = "rest_kill_again";
-    server.execute(&["DROP DATABASE IF EXISTS rest_kill_again"]);
-    let source = fingerprint(server, "rest_kill");
-    let mut arguments: Vec<&str> = vec!["-j", "2", "--progress", "none"];
-    let mut kills = 0;
-    let entries = |server: &Server| -> u64 {
-        let query = "SELECT COUNT(*) FROM rest_kill_again._schema_backup_restore";
-        server
-            .connect()
-            .query_first(query)
-            .ok()
-            .flatten()
-            .unwrap_or(0)
-    };
-    loop {
+    kill_and_resume(server, &site, "rest_kill", 3, |entries| {
         // Each run is killed after a few more entries of the ledger than the one before.
-        let bound = entries(server) + 7;
-        let mut program = start(command(&site, again, &arguments));
-        wait_until("the restore is further, or over", || {
-            program.ended() || entries(server) >= bound
-        });
+        let bound = entries() + 7;
+        Box::new(move |entries: &dyn Fn() -> u64| entries() >= bound)
+    });
+}
+
+/// With `SCHEMA_BACKUP_SOAK` set: a GiB, killed at ten random moments.
+#[test]
+fn a_gibibyte_survives_ten_kills() {
+    if std::env::var_os("SCHEMA_BACKUP_SOAK").is_none() {
+        return;
+    }
+    let Some(server) = Server::start(&["--innodb-buffer-pool-size=3G"]) else {
+        return;
+    };
+    let (server, database) = (&server, "rest_soak");
+    let site = fill(server, database);
+    server.execute(&["DROP TRIGGER rest_soak.t"]);
+    // Doubled again and again, from some 10 MiB.
+    for _ in 0..7 {
+        server.execute(&[
+            "INSERT INTO rest_soak.parent (a, v) SELECT a, v FROM rest_soak.parent",
+            "INSERT INTO rest_soak.child SELECT id + (SELECT MAX(id) FROM rest_soak.child), p, w FROM rest_soak.child",
+        ]);
+    }
+    site.backup_ok(&["-j", "2", "--progress", "none", "--chunk-size", "16M"]);
+    let bytes = json(site.latest().join("run.json"))["raw_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!(bytes > 1 << 30, "only {bytes} bytes");
+    let mut state = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    kill_and_resume(server, &site, database, 10, |_| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let until = Instant::now() + Duration::from_millis(500 + (state >> 33) % 6000);
+        Box::new(move |_| Instant::now() >= until)
+    });
+}
+
+/// The longest that a restore of a GiB, unoptimized, may take.
+const RESTORE_BOUND: Duration = Duration::from_secs(900);
+
+/// When a run is to be killed, by the number of entries in its ledger.
+type Moment = Box<dyn Fn(&dyn Fn() -> u64) -> bool>;
+
+/// Restores, killed at least `kills` times and taken up again each time; compares.
+fn kill_and_resume(
+    server: &Server,
+    site: &Site,
+    database: &str,
+    kills: u32,
+    mut moment: impl FnMut(&dyn Fn() -> u64) -> Moment,
+) {
+    let again = format!("{database}_again");
+    server.execute(&[&format!("DROP DATABASE IF EXISTS {again}")]);
+    let source = fingerprint(server, database);
+    let entries = || -> u64 {
+        let query = format!("SELECT COUNT(*) FROM {again}._schema_backup_restore");
+        let count = server.connect().query_first(query);
+        count.ok().flatten().unwrap_or(0)
+    };
+    let mut arguments = vec!["-j", "2", "--progress", "none"];
+    let mut killed = 0;
+    loop {
+        let come = moment(&entries);
+        let mut program = start(command(site, &again, &arguments));
+        let began = Instant::now();
+        while !program.ended() && !(killed < kills.max(10) && come(&entries)) {
+            assert!(
+                began.elapsed() < RESTORE_BOUND,
+                "waited for a restore to end"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
         if program.ended() {
             program.finish(RUN_BOUND).expect_code(0);
             break;
         }
         program.signal(Signal::KILL);
         let _ = program.finish(RUN_BOUND);
-        kills += 1;
-        restore(&site, again, &[])
-            .expect_code(2)
-            .expect_said("--resume");
+        killed += 1;
+        if entries() == 0 {
+            // Killed before it had begun to write.
+            continue;
+        }
+        let refused = restore(site, &again, &[]).expect_code(2);
+        refused.expect_said("--resume");
         arguments = vec!["-j", "2", "--progress", "none", "--resume"];
     }
-    assert!(kills >= 3, "the restore was killed only {kills} times");
-    assert_same(&source, &fingerprint(server, again));
-    restore(&site, again, &["--resume"])
-        .expect_code(2)
-        .expect_said("no restore to resume");
+    assert!(
+        killed >= kills,
+        "the restore was killed only {killed} times"
+    );
+    assert_same(&source, &fingerprint(server, &again));
+    let over = restore(site, &again, &["--resume"]).expect_code(2);
+    over.expect_said("no restore to resume");
 }
 
 #[test]
