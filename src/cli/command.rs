@@ -10,9 +10,10 @@ use schema_backup::config::{
     Consistency, Environment, ObjectKind, Secret,
 };
 use schema_backup::service::ServiceAction;
+use schema_backup::verify::{Against, VerifyRequest};
 use schema_backup::{Error, ErrorKind, Request, Result};
 
-use super::args::{Args, ProgressKind, VerbArgs};
+use super::args::{Args, ProgressKind, VerbArgs, VerifyArgs};
 
 /// One call of the program.
 #[derive(Debug)]
@@ -23,11 +24,12 @@ pub(crate) struct Command {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
     Backup,
     Plan { json: bool },
     List { json: bool },
+    Verify(VerifyArgs),
 }
 
 /// What the flags say over the configuration; `None` leaves a setting as the files have it.
@@ -85,6 +87,7 @@ impl Command {
             None | Some(VerbArgs::Backup) => Verb::Backup,
             Some(VerbArgs::Plan { json }) => Verb::Plan { json },
             Some(VerbArgs::List { json }) => Verb::List { json },
+            Some(VerbArgs::Verify(args)) => Verb::Verify(args),
         };
         let services = match (what.model, what.target) {
             (true, true) => return Err(usage("-m/--model and -t/--target exclude each other")),
@@ -93,8 +96,13 @@ impl Command {
             (false, false) => ServiceAction::None,
         };
         let runs = services != ServiceAction::None || what.ephemeral_directory.is_some();
-        if runs && matches!(verb, Verb::List { .. }) {
-            return Err(usage("-m, -t and -e do not apply to list"));
+        let name = match &verb {
+            Verb::Backup | Verb::Plan { .. } => None,
+            Verb::List { .. } => Some("list"),
+            Verb::Verify(_) => Some("verify"),
+        };
+        if let Some(name) = name.filter(|_| runs) {
+            return Err(usage(&format!("-m, -t and -e do not apply to {name}")));
         }
         if output.quiet && output.verbose > 0 {
             return Err(usage("-q/--quiet and -v/--verbose exclude each other"));
@@ -171,6 +179,32 @@ impl Options {
             host_name,
             ephemeral_dir: self.ephemeral_dir.clone(),
             services: self.services,
+        })
+    }
+
+    /// What `verify` needs to know; it does without a configuration. `ask` is called for `-p`.
+    pub(crate) fn verify_request(
+        &self,
+        args: &VerifyArgs,
+        ask: impl FnOnce() -> Result<Secret>,
+    ) -> Result<VerifyRequest> {
+        let mut connection = self.connection.clone();
+        if args.against && self.ask_password {
+            connection.password = Some(ask()?);
+        }
+        let against = args.against.then(|| Against {
+            connection,
+            environment: Environment::from_process(),
+            consistency: self.consistency.unwrap_or_default(),
+            lock_wait_timeout: self
+                .lock_wait_timeout
+                .unwrap_or(Config::DEFAULT_LOCK_WAIT_TIMEOUT),
+        });
+        Ok(VerifyRequest {
+            directories: args.directories.clone(),
+            sample: args.sample,
+            threads: self.threads,
+            against,
         })
     }
 
@@ -310,6 +344,7 @@ mod tests {
             "x -p --password-file f",
             "x --ssl-cert c",
             "x list -m",
+            "x verify d -e f",
         ] {
             assert_eq!(
                 command(line).unwrap_err().kind(),
@@ -348,6 +383,8 @@ mod tests {
             "x --json",
             "x backup --json",
             "x restor",
+            "x verify",
+            "x verify d --sample 0/3",
         ] {
             assert_eq!(rejected(line).exit_code(), 2, "{line}");
         }
@@ -398,6 +435,31 @@ mod tests {
             config.skip_objects,
             [ObjectKind::Events, ObjectKind::Routines]
         );
+    }
+
+    #[test]
+    fn verify_needs_directories_and_no_configuration() {
+        let Verb::Verify(args) = command("x verify a b --sample 2/3 --json -j 4")
+            .unwrap()
+            .verb
+        else {
+            panic!("another verb");
+        };
+        let ask = || panic!("no password is needed");
+        let options = command("x -p -j 4 --consistency none").unwrap().options;
+        let request = options.verify_request(&args, ask).unwrap();
+        assert_eq!(request.directories, [Path::new("a"), Path::new("b")]);
+        assert_eq!(request.sample.unwrap().of, 3);
+        assert!(request.against.is_none() && args.json);
+
+        let args = VerifyArgs {
+            against: true,
+            ..args
+        };
+        let ask = || Ok(Secret::new("s".into()));
+        let against = options.verify_request(&args, ask).unwrap().against.unwrap();
+        assert_eq!(against.consistency, Consistency::None);
+        assert!(against.connection.password.is_some());
     }
 
     #[test]

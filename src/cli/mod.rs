@@ -25,6 +25,7 @@ mod report;
 mod secrets;
 mod signals;
 mod summary;
+mod verify;
 
 /// Runs the program as the process was called.
 pub(crate) fn main() -> ExitCode {
@@ -71,7 +72,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
     let terminal = io::stdout().is_terminal();
-    match command.verb {
+    match &command.verb {
         Verb::Backup => {
             let summary = observed(command, interrupt, schema_backup::backup::run)?;
             if command.output.summary() {
@@ -88,7 +89,7 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
                 };
                 schema_backup::plan_report::run(request, &observer, interrupt)
             })?;
-            if json {
+            if *json {
                 print_json(&plan)
             } else {
                 print(&report::plan(&plan, terminal))
@@ -97,11 +98,25 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
         Verb::List { json } => {
             let (host_dirs, user_data_dir) = command.options.backup_dirs()?;
             let backups = schema_backup::store::list::list(&host_dirs, user_data_dir.as_deref())?;
-            if json {
+            if *json {
                 print_json(&backups)
             } else {
                 print(&report::list(&backups, terminal))
             }
+        }
+        Verb::Verify(args) => {
+            let request = command
+                .options
+                .verify_request(args, || password::ask(interrupt))?;
+            let display = progress::start(command);
+            let report = schema_backup::verify::run(&request, display.as_ref(), interrupt)?;
+            drop(display);
+            if args.json {
+                print_json(&report)?;
+            } else {
+                print(&verify::render(&report, command.output))?;
+            }
+            verify::outcome(&report)
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn start(command: &Command) -> Box<dyn Observer> {
     // A bar on a file or a pipe would show nothing at all.
     let terminal = std::io::stderr().is_terminal();
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    let data = matches!(command.verb, Verb::Backup);
+    let data = matches!(command.verb, Verb::Backup | Verb::Verify(_));
     match command.output.progress {
         ProgressKind::Json => Box::new(Json {
             quiet: command.output.quiet,
@@ -84,6 +84,8 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Splitting => "finding key ranges of large tables",
         Phase::Data => "writing rows",
         Phase::Publish => "publishing",
+        Phase::Files => "checking files",
+        Phase::Compare => "comparing with the database",
     }
 }
 
