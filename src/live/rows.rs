@@ -74,7 +74,7 @@ pub fn compare_rows(
                 encoding: TableEncoding::new(live, u64::MAX),
                 ranges_left: AtomicUsize::new(0),
             }),
-            Err(change) => found.push(Difference::new(kind(entry), name, change)),
+            Err(change) => found.push(Difference::new(entry.kind.name(), name, change)),
         }
     }
     let tasks: Vec<Task> = checks
@@ -94,17 +94,10 @@ pub fn compare_rows(
     tally.finish();
     let compared = checks.iter().zip(seen).filter_map(|(check, seen)| {
         let change = check.compare(seen)?;
-        Some(Difference::new(kind(check.entry), check.name, change))
+        Some(Difference::new(check.entry.kind.name(), check.name, change))
     });
     found.extend(compared);
     Ok(found)
-}
-
-fn kind(entry: &TableEntry) -> &'static str {
-    match entry.kind {
-        TableKind::Table => "table",
-        TableKind::Sequence => "sequence",
-    }
 }
 
 fn raw_bytes(data: &DataEntry) -> u64 {
