@@ -16,6 +16,7 @@ mod cli;
 mod connections;
 mod consistency;
 mod determinism;
+mod edges;
 mod faults;
 mod memory;
 mod odd;
