@@ -1,7 +1,7 @@
 //! schema_backup: a parallel streaming exporter of MySQL and MariaDB databases.
 //!
-//! The verbs tell the story from the top: [`backup`], [`verify`],
-//! [`plan_report`] and [`list`](store::list). A row travels like this:
+//! The verbs tell the story from the top: [`backup`], [`restore`], [`verify`], [`plan_report`]
+//! and [`list`](store::list). A row travels like this:
 //!
 //! ```text
 //!  plan ──jobs (largest first)──▶ reader threads ──blocks──▶ rayon pool ──frames──▶ sink ──▶ file
@@ -11,7 +11,11 @@
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
 //!
-//! The rooms, from the top: [`backup`] runs a backup stage by stage; [`survey`] looks around
+//! The way back is shorter: [`restore`] hashes a file while it reads it, takes it apart into
+//! statements again, and sends each chunk as one transaction over one of several connections.
+//!
+//! The rooms, from the top: [`backup`] runs a backup stage by stage, [`restore`] a restore;
+//! [`verify`] gives every file a verdict; [`survey`] looks around
 //! before anything is written; [`pipeline`] moves rows; [`plan`] decides which table goes
 //! where and in which pieces; [`encode`] turns rows and definitions into SQL text; [`server`]
 //! does all talk with the database, the consistent snapshot above all; [`live`] holds a database
