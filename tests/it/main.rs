@@ -23,4 +23,5 @@ mod odd;
 mod secrets;
 mod servers;
 mod services;
+mod settings;
 mod source;
