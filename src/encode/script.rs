@@ -7,7 +7,8 @@ use crate::server::{quote_identifier, quote_string};
 use crate::store::manifest::DatabaseEntry;
 
 /// Session variables that a file sets and puts back.
-const SAVED: [&str; 7] = [
+const SAVED: [&str; 8] = [
+    "autocommit",
     "character_set_client",
     "character_set_results",
     "collation_connection",
@@ -49,7 +50,7 @@ impl Frame {
         let all = || SAVED.iter().chain(extra);
         let save: Vec<_> = all().map(|name| format!("@sb_{name}=@@{name}")).collect();
         let restore: Vec<_> = all().map(|name| format!("{name}=@sb_{name}")).collect();
-        let mut set = "time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', foreign_key_checks=0, unique_checks=0"
+        let mut set = "time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', foreign_key_checks=0, unique_checks=0, autocommit=1"
             .to_owned();
         for name in extra {
             set.push_str(&format!(", {name}=0"));
