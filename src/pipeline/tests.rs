@@ -40,6 +40,7 @@ fn table() -> Table {
         columns: vec![column("id", "int"), column("v", "blob")],
         keys: Vec::new(),
         versioned: false,
+        lax_foreign_keys: false,
     }
 }
 

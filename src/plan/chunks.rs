@@ -319,6 +319,7 @@ mod tests {
             columns,
             keys,
             versioned: false,
+            lax_foreign_keys: false,
         }
     }
 

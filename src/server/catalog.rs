@@ -70,6 +70,8 @@ pub struct Table {
     pub data_bytes: u64,
     /// The next AUTO_INCREMENT value.
     pub auto_increment: Option<u64>,
+    /// Whether a foreign key from or to it refers to columns that are not unique (MySQL).
+    pub lax_foreign_keys: bool,
     /// Columns in order.
     pub columns: Vec<Column>,
     /// Keys; the primary key first.
@@ -282,6 +284,7 @@ impl Catalog {
         columns(conn, &mut catalog)?;
         catalog.tables.values_mut().for_each(add_hidden_period);
         keys(conn, flavor, &mut catalog.tables)?;
+        foreign_keys(conn, flavor, &mut catalog.tables)?;
         if !skip.contains(&ObjectKind::Triggers) {
             let query = "SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS \
                          WHERE TRIGGER_SCHEMA = DATABASE() \
@@ -377,6 +380,7 @@ fn tables(conn: &mut Conn, flavor: &Flavor, listing: &Listing) -> Result<BTreeMa
             rows,
             data_bytes,
             auto_increment,
+            lax_foreign_keys: false,
             columns: Vec::new(),
             keys: Vec::new(),
             versioned: listed.versioned && flavor.takes_history(),
@@ -539,6 +543,28 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
         table
             .keys
             .retain(|key| !partial.contains(&(name.clone(), key.name.clone())));
+    }
+    Ok(())
+}
+
+/// Finds the foreign keys that refer to no unique key, which MySQL allows only when told to.
+fn foreign_keys(
+    conn: &mut Conn,
+    flavor: &Flavor,
+    tables: &mut BTreeMap<String, Table>,
+) -> Result<()> {
+    if flavor.is_mariadb() || flavor.version < (8, 4, 0) {
+        return Ok(());
+    }
+    let query = "SELECT TABLE_NAME, REFERENCED_TABLE_NAME \
+                 FROM information_schema.REFERENTIAL_CONSTRAINTS \
+                 WHERE CONSTRAINT_SCHEMA = DATABASE() AND UNIQUE_CONSTRAINT_NAME IS NULL";
+    for (child, parent) in rows::<(String, String)>(conn, query)? {
+        for name in [child, parent] {
+            if let Some(table) = tables.get_mut(&name) {
+                table.lax_foreign_keys = true;
+            }
+        }
     }
     Ok(())
 }

@@ -298,7 +298,13 @@ fn rows_of(connection: &mut mysql::Conn, name: &str, versioned: bool) -> String 
         "SELECT count(*), sum(cast(conv(left(sha2({row}, 256), 15), 16, 10) AS UNSIGNED)) FROM {source}"
     );
     let ours = &texts(connection, &sum)[0];
-    let servers = &texts(connection, &format!("CHECKSUM TABLE {quoted} EXTENDED"))[0][1];
+    // MySQL's own checksum is about bytes that are no one's in a table with a multi-valued key.
+    let create = &texts(connection, &format!("SHOW CREATE TABLE {quoted}"))[0][1];
+    let servers = if create.contains(" array)") {
+        "of arrays".to_owned()
+    } else {
+        texts(connection, &format!("CHECKSUM TABLE {quoted} EXTENDED"))[0][1].clone()
+    };
     let mut text = format!("ROWS {} checksum {servers} sum {}", ours[0], ours[1]);
     if ours[0].parse::<u64>().unwrap() < 50 {
         let show = format!("SELECT left({row}, 2000) FROM {source} ORDER BY 1");

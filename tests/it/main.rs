@@ -24,4 +24,5 @@ mod restore;
 mod secrets;
 mod servers;
 mod services;
+mod settings;
 mod source;

@@ -75,6 +75,11 @@ fn with_preamble(sql: &[u8]) -> Vec<u8> {
 /// Backs `database` up: every other table is global and plain, the others local and
 /// compressed, all in chunks of a few rows.
 pub(crate) fn back_up(server: &Server, database: &str) -> Site {
+    back_up_in(server, database, "4096")
+}
+
+/// The same, in chunks of a given size.
+pub(crate) fn back_up_in(server: &Server, database: &str, chunk_size: &str) -> Site {
     let mut connection = server.connect();
     connection.query_drop(format!("USE `{database}`")).unwrap();
     let tables: Vec<(String, String)> = connection
@@ -90,7 +95,7 @@ pub(crate) fn back_up(server: &Server, database: &str) -> Site {
         list.push(name);
     }
     let site = Site::new(server, database, &lists);
-    site.backup_ok(&["--chunk-size", "4096", "-j", "3", "--progress", "none"]);
+    site.backup_ok(&["--chunk-size", chunk_size, "-j", "3", "--progress", "none"]);
     site
 }
 
@@ -153,6 +158,35 @@ fn round_trip(server: &Server, topic: &str) {
         failures.join("\n")
     );
 }
+
+/// A server on which nothing is as usual: modes that change what quotes and backslashes mean,
+/// a time zone with summer time, another character set by default.
+#[test]
+fn every_topic_on_a_server_with_unusual_settings() {
+    let options = [
+        "--sql-mode=NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT",
+        "--character-set-server=latin2",
+        "--skip-log-bin",
+    ];
+    for kind in [Kind::MariaDb10, Kind::MySql9] {
+        let Some(server) = Server::start_kind(kind, &options) else {
+            continue;
+        };
+        server.execute(&SUMMER_TIME);
+        TOPICS.iter().for_each(|topic| round_trip(&server, topic));
+    }
+}
+
+/// A time zone of our own, an hour ahead, and two from the end of March to that of October.
+const SUMMER_TIME: [&str; 6] = [
+    "INSERT INTO mysql.time_zone VALUES (9000, 'N')",
+    "INSERT INTO mysql.time_zone_name VALUES ('Test/Summer', 9000)",
+    "INSERT INTO mysql.time_zone_transition_type VALUES (9000, 0, 3600, 0, 'W'), (9000, 1, 7200, 1, 'S')",
+    "INSERT INTO mysql.time_zone_transition VALUES (9000, 0, 0), (9000, 1679792400, 1), (9000, 1698541200, 0),
+       (9000, 1711846800, 1), (9000, 1729990800, 0), (9000, 1743296400, 1), (9000, 1761440400, 0)",
+    "FLUSH TABLES",
+    "SET GLOBAL time_zone = 'Test/Summer'",
+];
 
 /// A test for each topic, on every server.
 macro_rules! topics {
