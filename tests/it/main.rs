@@ -21,3 +21,4 @@ mod odd;
 mod secrets;
 mod services;
 mod source;
+mod verify;
