@@ -26,3 +26,4 @@ mod servers;
 mod services;
 mod settings;
 mod source;
+mod verify;
