@@ -55,7 +55,7 @@ const TEXTS: [(&str, &[u8]); 12] = [
 
 /// A view, a routine, a trigger and an event written by a client that uses `charset`.
 fn objects_in(charset: &str, text: &[u8]) -> Vec<u8> {
-    let template = "charset {cs}
+    let template = "\\C {cs}
 SET sql_mode='';
 CREATE TABLE on_{cs} (id INT);
 CREATE VIEW v_{cs} AS SELECT '{text}' AS c, _{cs}'{text}' AS d;
@@ -65,7 +65,7 @@ CREATE FUNCTION f_{cs} () RETURNS INT DETERMINISTIC RETURN LENGTH('{text}')//
 CREATE TRIGGER t_{cs} BEFORE INSERT ON on_{cs} FOR EACH ROW SET @t = '{text}'//
 CREATE EVENT e_{cs} ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 00:00:00' DISABLE DO BEGIN SELECT '{text}'; END//
 DELIMITER ;
-charset utf8mb4
+\\C utf8mb4
 ";
     let template = template.replace("{cs}", charset);
     let mut parts = template.split("{text}");
