@@ -182,12 +182,32 @@ impl Site {
             command.args(["--host-name", HOST]).args(&self.flags);
         }
         command.args(arguments);
+        self.isolate(command);
+    }
+
+    fn isolate(&self, command: &mut Command) {
         // Nobody's option files and passwords but the site's.
         command
             .env("HOME", self.dir.path())
             .env_remove("SCHEMA_BACKUP_PASSWORD")
             .env_remove("MYSQL_PWD");
         command.current_dir(self.dir.path());
+    }
+
+    /// `restore` of `dirs` into `database`, on the site's server and as its user.
+    pub(crate) fn restore_command(
+        &self,
+        dirs: &[&Path],
+        database: &str,
+        arguments: &[&str],
+    ) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("restore").args(dirs).args(["--into", database]);
+        let flags = self.flags.iter();
+        command.args(flags.filter(|flag| !flag.starts_with("--database=")));
+        command.args(arguments);
+        self.isolate(&mut command);
+        command
     }
 
     /// Runs a backup.

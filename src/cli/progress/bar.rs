@@ -55,7 +55,7 @@ impl Bar {
     }
 
     fn phase(&self, inner: &mut Inner, phase: Phase) {
-        if phase.is_measured() {
+        if phase.has_progress() {
             self.clear_lines(inner);
             self.whole.set_position(0);
             self.whole.set_style(data_style());

@@ -77,7 +77,7 @@ impl Shared {
                 return;
             }
             let line = match (&state.latest, state.phase) {
-                (Some((progress, reading)), Some(phase)) if phase.is_measured() => {
+                (Some((progress, reading)), Some(phase)) if phase.has_progress() => {
                     Some(progress_line(progress, reading, state.tables))
                 }
                 (_, Some(phase)) => Some(format!("still {}", phase_name(phase))),
