@@ -13,8 +13,8 @@ pub(super) struct Statements<R> {
     text: Vec<u8>,
     /// `;` where it is `None`.
     delimiter: Option<Vec<u8>>,
-    /// Whether a byte is the first of a two-byte character, in the character set of the text.
-    is_lead: fn(u8) -> bool,
+    /// Whether two bytes are one character, in the character set of the text.
+    is_pair: Pair,
 }
 
 impl<R: BufRead> Statements<R> {
@@ -23,7 +23,7 @@ impl<R: BufRead> Statements<R> {
             source,
             text: Vec::new(),
             delimiter: None,
-            is_lead: |_| false,
+            is_pair: |_, _| false,
         }
     }
 
@@ -70,7 +70,7 @@ impl<R: BufRead> Statements<R> {
             return false;
         }
         if let Some(charset) = line.strip_prefix(b"\\C ") {
-            self.is_lead = lead_bytes(charset.trim_ascii_end());
+            self.is_pair = pairs_of(charset.trim_ascii_end());
             return true;
         }
         line.is_empty() || line.starts_with(b"-- ")
@@ -79,7 +79,7 @@ impl<R: BufRead> Statements<R> {
     /// Follows the quotes from `from` to the end of what has been read.
     fn scan(&self, from: usize, mut quote: Option<u8>) -> Option<u8> {
         let mut rest = &self.text[from..];
-        if self.text[from..].iter().any(|byte| (self.is_lead)(*byte)) {
+        if rest.windows(2).any(|two| (self.is_pair)(two[0], two[1])) {
             return self.scan_characters(rest, quote);
         }
         loop {
@@ -107,18 +107,20 @@ impl<R: BufRead> Statements<R> {
     /// The same, character by character, where the second byte of one may look like a quote or a
     /// backslash.
     fn scan_characters(&self, text: &[u8], mut quote: Option<u8>) -> Option<u8> {
-        let mut bytes = text.iter().copied();
-        while let Some(byte) = bytes.next() {
-            if (self.is_lead)(byte) {
-                bytes.next();
+        let mut at = 0;
+        while at < text.len() {
+            let byte = text[at];
+            let next = text.get(at + 1).copied();
+            at += 1;
+            if next.is_some_and(|next| (self.is_pair)(byte, next)) {
+                at += 1;
                 continue;
             }
             match quote {
                 None if matches!(byte, b'\'' | b'"' | b'`') => quote = Some(byte),
                 Some(open) if byte == open => quote = None,
-                Some(open) if byte == b'\\' && open != b'`' => {
-                    bytes.next();
-                }
+                // The server takes the byte behind it for one character, whatever it is.
+                Some(open) if byte == b'\\' && open != b'`' => at += 1,
                 _ => {}
             }
         }
@@ -126,13 +128,21 @@ impl<R: BufRead> Statements<R> {
     }
 }
 
-/// First bytes of two-byte characters, for the character sets whose second bytes may be ASCII.
-fn lead_bytes(charset: &[u8]) -> fn(u8) -> bool {
+type Pair = fn(u8, u8) -> bool;
+
+/// Two-byte characters, of the character sets whose second bytes may be ASCII.
+fn pairs_of(charset: &[u8]) -> Pair {
     match charset {
-        b"gbk" | b"gb18030" => |byte| matches!(byte, 0x81..=0xfe),
-        b"big5" => |byte| matches!(byte, 0xa1..=0xf9),
-        b"sjis" | b"cp932" => |byte| matches!(byte, 0x81..=0x9f | 0xe0..=0xfc),
-        _ => |_| false,
+        b"gbk" | b"gb18030" => {
+            |lead, trail| matches!(lead, 0x81..=0xfe) && matches!(trail, 0x40..=0x7e | 0x80..=0xfe)
+        }
+        b"big5" => {
+            |lead, trail| matches!(lead, 0xa1..=0xf9) && matches!(trail, 0x40..=0x7e | 0xa1..=0xfe)
+        }
+        b"sjis" | b"cp932" => |lead, trail| {
+            matches!(lead, 0x81..=0x9f | 0xe0..=0xfc) && matches!(trail, 0x40..=0x7e | 0x80..=0xfc)
+        },
+        _ => |_, _| false,
     }
 }
 
@@ -181,6 +191,13 @@ mod tests {
         let found = all(text).unwrap();
         assert_eq!(found.len(), 2);
         assert!(found[0].ends_with(b"`a;b`"));
+    }
+
+    /// MySQL states the character A5 5C so: the second backslash escapes the byte behind it.
+    #[test]
+    fn an_escaped_byte_is_no_first_byte() {
+        let text = b"\\C big5\nCREATE VIEW `v` AS select '\xa5\\\\\xa4\xa4' AS `c`;\nSET a=1;\n";
+        assert_eq!(all(text).unwrap().len(), 2);
     }
 
     #[test]
