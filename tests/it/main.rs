@@ -19,6 +19,7 @@ mod determinism;
 mod faults;
 mod memory;
 mod odd;
+mod random;
 mod restore;
 mod secrets;
 mod servers;
