@@ -27,6 +27,7 @@ fn table() -> Table {
         period: None,
         members: 0,
         fixed_decimals: false,
+        sorted_with_pad: false,
     };
     Table {
         name: "t".into(),

@@ -245,7 +245,7 @@ impl LiteralKind {
 
 /// How values of the column are written as literals in a comparison, if they can be.
 pub fn literal_kind(column: &Column) -> Option<LiteralKind> {
-    if column.generated || column.period.is_some() {
+    if column.generated || column.period.is_some() || column.sorted_with_pad {
         return None;
     }
     Some(match column.data_type.as_str() {
@@ -295,6 +295,7 @@ mod tests {
             period: None,
             members: if data_type == "enum" { 3 } else { 0 },
             fixed_decimals: false,
+            sorted_with_pad: false,
         }
     }
 

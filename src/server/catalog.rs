@@ -99,6 +99,9 @@ pub struct Column {
     /// Whether a FLOAT or DOUBLE is stated with a fixed number of decimals, which may be
     /// fewer than it has.
     pub fixed_decimals: bool,
+    /// Whether it is a CHAR with one of MariaDB's NO PAD collations: an index sorts it with the
+    /// spaces at its end, a comparison does without them, so that a range may miss rows.
+    pub sorted_with_pad: bool,
 }
 
 /// The two columns that say from when to when a row of a system-versioned table was valid.
@@ -386,7 +389,8 @@ fn tables(conn: &mut Conn, flavor: &Flavor, listing: &Listing) -> Result<BTreeMa
 fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
                  GENERATION_EXPRESSION, IF(DATA_TYPE = 'enum', COLUMN_TYPE, ''), \
-                 DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL \
+                 DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
+                 DATA_TYPE = 'char' AND COALESCE(COLLATION_NAME LIKE '%nopad%', FALSE) \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
     type Row = (
@@ -399,9 +403,11 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         Option<String>,
         String,
         bool,
+        bool,
     );
     for row in rows::<Row>(conn, query)? {
-        let (table, name, data_type, charset, nullable, extra, expression, members, fixed) = row;
+        let (table, name, data_type, charset, nullable, extra, expression, members, fixed, pad) =
+            row;
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
             continue;
@@ -425,6 +431,7 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
             period,
             members: count_members(&members),
             fixed_decimals: fixed,
+            sorted_with_pad: pad,
         });
     }
     Ok(())
@@ -467,6 +474,7 @@ fn add_hidden_period(table: &mut Table) {
         period: Some(period),
         members: 0,
         fixed_decimals: false,
+        sorted_with_pad: false,
     }));
 }
 
