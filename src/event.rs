@@ -50,7 +50,7 @@ pub enum Event {
         /// Which way led there, and where it stands (position, GTID).
         description: String,
     },
-    /// The data phase is about to begin.
+    /// Data is about to be read: from the server, or from the files of backups.
     Planned {
         /// Tables whose data will be read.
         tables: usize,
@@ -94,13 +94,23 @@ pub enum Event {
         /// Bytes on disk.
         stored_bytes: u64,
     },
-    /// How far the data phase is; several a second.
+    /// How far reading the data is; several a second.
     Progress(Progress),
     /// The run is complete and published.
     Finished(Box<Summary>),
 }
 
-/// The phases of a run; those of a backup first, in order.
+impl Phase {
+    /// Whether [`Event::Progress`] tells how far it is.
+    pub fn has_progress(self) -> bool {
+        matches!(
+            self,
+            Phase::Data | Phase::Load | Phase::Files | Phase::Compare
+        )
+    }
+}
+
+/// The phases of a backup, in order, and those of other verbs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -126,18 +136,13 @@ pub enum Phase {
     Load,
     /// Restore: creating foreign keys, routines, views, triggers and events.
     CreateObjects,
-    /// Comparing a live database with what backups say of it.
+    /// Checking the files of backups (`verify`).
+    Files,
+    /// Comparing a live database with backups (`verify --against`, and at the end of a restore).
     Compare,
 }
 
-impl Phase {
-    /// Whether [`Event::Progress`] tells how far the phase is.
-    pub fn is_measured(self) -> bool {
-        matches!(self, Phase::Data | Phase::Load | Phase::Compare)
-    }
-}
-
-/// How far the data phase is.
+/// How far reading the data is.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Progress {
     /// Share done, 0 to 1; reaches 1 only at the end. It falls when a table turns out to be
@@ -147,11 +152,11 @@ pub struct Progress {
     pub rows: u64,
     /// Bytes of SQL text so far.
     pub raw_bytes: u64,
-    /// Bytes written so far.
+    /// Bytes written so far; of files that are checked, bytes read.
     pub stored_bytes: u64,
     /// Tables complete so far.
     pub tables_done: usize,
-    /// Seconds since the data phase began.
+    /// Seconds since reading began.
     pub seconds: f64,
     /// What each busy reader is doing.
     pub workers: Vec<WorkerProgress>,

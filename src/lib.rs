@@ -1,7 +1,7 @@
 //! schema_backup: a parallel streaming exporter of MySQL and MariaDB databases.
 //!
-//! The verbs tell the story from the top: [`backup`], [`plan_report`] and
-//! [`list`](store::list). A row travels like this:
+//! The verbs tell the story from the top: [`backup`], [`restore`], [`verify`], [`plan_report`]
+//! and [`list`](store::list). A row travels like this:
 //!
 //! ```text
 //!  plan ──jobs (largest first)──▶ reader threads ──blocks──▶ rayon pool ──frames──▶ sink ──▶ file
@@ -11,13 +11,17 @@
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
 //!
-//! The rooms, from the top: [`backup`] runs a backup stage by stage; [`survey`] looks around
+//! The way back is shorter: [`restore`] hashes a file while it reads it, takes it apart into
+//! statements again, and sends each chunk as one transaction over one of several connections.
+//!
+//! The rooms, from the top: [`backup`] runs a backup stage by stage, [`restore`] a restore;
+//! [`verify`] gives every file a verdict; [`survey`] looks around
 //! before anything is written; [`pipeline`] moves rows; [`plan`] decides which table goes
 //! where and in which pieces; [`encode`] turns rows and definitions into SQL text; [`server`]
 //! does all talk with the database, the consistent snapshot above all; [`live`] holds a database
-//! against what backups say of it; [`store`] owns what
-//! lies on disk, up to the atomic publication; [`service`] stops and starts services;
-//! [`config`] is what was asked for. Arrows point downwards only.
+//! against what backups say of it; [`store`] owns what lies on disk, up to the atomic
+//! publication; [`service`] stops and starts services; [`config`] is what was asked for. Arrows
+//! point downwards only.
 //!
 //! The library never prints, never exits, and knows neither the command line nor progress
 //! bars: it tells an [`Observer`] what happens, looks at an [`Interrupt`], and returns.
@@ -41,6 +45,7 @@ pub mod server;
 pub mod service;
 pub mod store;
 pub mod survey;
+pub mod verify;
 
 mod tally;
 

@@ -144,7 +144,7 @@ impl Walk<'_> {
         }
         let query = format!(
             "SELECT COALESCE(CEILING(AVG(b)),1) FROM (SELECT {} AS b FROM {} ORDER BY {} LIMIT {SAMPLE_ROWS}) s",
-            lengths.join("+"),
+            sum(&lengths),
             self.indexed_table(),
             self.key.order_by(),
         );
@@ -185,6 +185,19 @@ impl Walk<'_> {
             }
             Ok(cells)
         })
+    }
+}
+
+/// The sum of some terms, nested no deeper than need be: a server's stack does not hold a
+/// thousand additions, one in the other.
+fn sum(terms: &[String]) -> String {
+    match terms {
+        [] => "0".to_owned(),
+        [term] => term.clone(),
+        _ => {
+            let (left, right) = terms.split_at(terms.len() / 2);
+            format!("({}+{})", sum(left), sum(right))
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stagings;
 use super::contents::Contents;
-use crate::encode::script::{compound, simple, view, without_auto_increment};
+use crate::encode::script::{
+    compound, simple, view, with_lax_foreign_keys, without_auto_increment,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::catalog::{Listing, Table};
@@ -49,10 +51,11 @@ fn save_tables(
             TableKind::Sequence => (names::sequence_structure(name), "sequence"),
         };
         let statement = definition(session, table)?;
-        let text = frame.file(
-            &format!("{what} `{name}`"),
-            std::slice::from_ref(&statement),
-        );
+        let mut create = statement.clone();
+        if table.lax_foreign_keys {
+            create = with_lax_foreign_keys(&create);
+        }
+        let text = frame.file(&format!("{what} `{name}`"), &[create]);
         if let Some(kind) = data_kind.filter(|kind| *kind != BackupKind::Host) {
             stagings.of(kind)?.write(&file, &text)?;
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use schema_backup::config::{Compression, Consistency, ObjectKind, SslMode, parse_size};
+use schema_backup::verify::Sample;
 
 const ABOUT: &str = "\
 Backs up a MariaDB or MySQL database in parallel, in one consistent snapshot.
@@ -24,6 +25,7 @@ Examples:
   schema_backup                      back up as schema_backup.conf says
   schema_backup plan                 show what would be saved, and where to
   schema_backup list                 show the backups there are
+  schema_backup verify DIR           check every file of the backup in DIR
   schema_backup -m -e /var/tmp/eph   stop the consumers around the backup, and
                                      save the ephemeral data as well
   schema_backup --socket /run/mysqld/mysqld.sock -u root --database csv2 \\
@@ -56,6 +58,26 @@ Exit codes:
   10   cannot connect, or a privilege is missing
   11   no consistent snapshot possible
   12   cannot write (disk full, read-only, in use by another run)
+  130  interrupted";
+
+const AFTER_VERIFY_HELP: &str = "\
+Without --against no server is needed: each file must be there, have the size and
+checksum that the manifest says, decompress, and be what its name says; and nothing
+else may lie there. With it, the rows of every saved table are read again in a
+fresh snapshot, counted and digested, and every definition is compared.
+
+Examples:
+  schema_backup verify /srv/schema/db1.example.org /srv/private/latest
+  schema_backup verify /srv/private/latest --sample 3/7 -j 8
+  schema_backup verify /srv/private/latest --against --socket /run/mysqld/mysqld.sock
+
+Exit codes:
+  0    everything that was to be checked was, and nothing was found
+  2    a directory holds no backup, or the command line cannot be used
+  3    something could not be checked
+  4    a file is damaged, or the database differs
+  10   cannot connect, or a privilege is missing
+  11   no consistent snapshot possible
   130  interrupted";
 
 /// The whole command line.
@@ -113,6 +135,9 @@ pub(crate) enum VerbArgs {
     /// Load backups into a database
     #[command(display_name = "schema_backup")]
     Restore(RestoreArgs),
+    /// Check backups: their files, and with --against that a database is still the same
+    #[command(display_name = "schema_backup", after_help = AFTER_VERIFY_HELP)]
+    Verify(VerifyArgs),
 }
 
 /// What only `restore` knows.
@@ -146,6 +171,23 @@ pub(crate) struct RestoreArgs {
     /// Look at everything, write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "What to check")]
+pub(crate) struct VerifyArgs {
+    /// Directories with a backup each; those of one run may be checked together
+    #[arg(required = true, value_name = "BACKUP_DIR")]
+    pub(crate) directories: Vec<PathBuf>,
+    /// Check only part N of T of the data files; N from 1 to T together check all
+    #[arg(long, value_name = "N/T")]
+    pub(crate) sample: Option<Sample>,
+    /// Compare with the live database as well (--database, else the one that was saved)
+    #[arg(long)]
+    pub(crate) against: bool,
+    /// Print the report as JSON
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -12,10 +12,11 @@ use schema_backup::config::{
 use schema_backup::restore::{self, Content};
 use schema_backup::service::ServiceAction;
 use schema_backup::store::open::Backup;
+use schema_backup::verify::{Against, VerifyRequest};
 use schema_backup::{Error, ErrorKind, Request, Result};
 
 use super::args::{
-    Args, ConnectionArgs, PlaceArgs, ProgressKind, RestoreArgs, SpeedArgs, VerbArgs,
+    Args, ConnectionArgs, PlaceArgs, ProgressKind, RestoreArgs, SpeedArgs, VerbArgs, VerifyArgs,
 };
 
 /// One call of the program.
@@ -33,6 +34,7 @@ pub(crate) enum Verb {
     Plan { json: bool },
     List { json: bool },
     Restore(Restoring),
+    Verify(VerifyArgs),
 }
 
 /// What `restore` was asked for.
@@ -123,6 +125,7 @@ impl Command {
             Some(VerbArgs::Plan { json }) => Verb::Plan { json },
             Some(VerbArgs::List { json }) => Verb::List { json },
             Some(VerbArgs::Restore(args)) => Verb::Restore(args.into()),
+            Some(VerbArgs::Verify(args)) => Verb::Verify(args),
         };
         let services = match (what.model, what.target) {
             (true, true) => return Err(usage("-m/--model and -t/--target exclude each other")),
@@ -131,11 +134,17 @@ impl Command {
             (false, false) => ServiceAction::None,
         };
         let runs = services != ServiceAction::None || what.ephemeral_directory.is_some();
-        if runs && matches!(verb, Verb::List { .. }) {
-            return Err(usage("-m, -t and -e do not apply to list"));
+        let name = match &verb {
+            Verb::Backup | Verb::Plan { .. } => None,
+            Verb::List { .. } => Some("list"),
+            Verb::Verify(_) => Some("verify"),
+            Verb::Restore(_) => Some("restore"),
+        };
+        if let Some(name) = name.filter(|_| runs) {
+            return Err(usage(&format!("-m, -t and -e do not apply to {name}")));
         }
         if let Verb::Restore(_) = verb {
-            refuse_for_restore(runs, &what.config, &what.skip, &place, &connection, &speed)?;
+            refuse_for_restore(&what.config, &what.skip, &place, &connection, &speed)?;
         }
         if output.quiet && output.verbose > 0 {
             return Err(usage("-q/--quiet and -v/--verbose exclude each other"));
@@ -250,6 +259,32 @@ impl Options {
         })
     }
 
+    /// What `verify` needs to know; it does without a configuration. `ask` is called for `-p`.
+    pub(crate) fn verify_request(
+        &self,
+        args: &VerifyArgs,
+        ask: impl FnOnce() -> Result<Secret>,
+    ) -> Result<VerifyRequest> {
+        let mut connection = self.connection.clone();
+        if args.against && self.ask_password {
+            connection.password = Some(ask()?);
+        }
+        let against = args.against.then(|| Against {
+            connection,
+            environment: Environment::from_process(),
+            consistency: self.consistency.unwrap_or_default(),
+            lock_wait_timeout: self
+                .lock_wait_timeout
+                .unwrap_or(Config::DEFAULT_LOCK_WAIT_TIMEOUT),
+        });
+        Ok(VerifyRequest {
+            directories: args.directories.clone(),
+            sample: args.sample,
+            threads: self.threads,
+            against,
+        })
+    }
+
     /// The host directories (the one of `--host-name`, else all there are) and the root of the
     /// user data backups, for `list`. With a directory given by flag it does without a configuration where there is none.
     pub(crate) fn backup_dirs(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
@@ -315,7 +350,6 @@ impl Options {
 
 /// Flags of a backup mean nothing to a restore: accepted and ignored they would deceive.
 fn refuse_for_restore(
-    runs: bool,
     config: &Option<PathBuf>,
     skip: &Option<Vec<ObjectKind>>,
     place: &PlaceArgs,
@@ -327,7 +361,6 @@ fn refuse_for_restore(
             .hint("--into names the database to restore into"));
     }
     let given = [
-        ("-m, -t or -e", runs),
         ("--config", config.is_some()),
         ("--skip", skip.is_some()),
         ("--backup-dir", place.backup_dir.is_some()),
@@ -419,6 +452,7 @@ mod tests {
             "x restore d -m",
             "x restore d --database e",
             "x restore d --chunk-size 1M",
+            "x verify d -e f",
         ] {
             assert_eq!(
                 command(line).unwrap_err().kind(),
@@ -459,6 +493,8 @@ mod tests {
             "x restor",
             "x restore",
             "x restore d --data-only --structure-only",
+            "x verify",
+            "x verify d --sample 0/3",
         ] {
             assert_eq!(rejected(line).exit_code(), 2, "{line}");
         }
@@ -509,6 +545,31 @@ mod tests {
             config.skip_objects,
             [ObjectKind::Events, ObjectKind::Routines]
         );
+    }
+
+    #[test]
+    fn verify_needs_directories_and_no_configuration() {
+        let Verb::Verify(args) = command("x verify a b --sample 2/3 --json -j 4")
+            .unwrap()
+            .verb
+        else {
+            panic!("another verb");
+        };
+        let ask = || panic!("no password is needed");
+        let options = command("x -p -j 4 --consistency none").unwrap().options;
+        let request = options.verify_request(&args, ask).unwrap();
+        assert_eq!(request.directories, [Path::new("a"), Path::new("b")]);
+        assert_eq!(request.sample.unwrap().of, 3);
+        assert!(request.against.is_none() && args.json);
+
+        let args = VerifyArgs {
+            against: true,
+            ..args
+        };
+        let ask = || Ok(Secret::new("s".into()));
+        let against = options.verify_request(&args, ask).unwrap().against.unwrap();
+        assert_eq!(against.consistency, Consistency::None);
+        assert!(against.connection.password.is_some());
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod report;
 mod secrets;
 mod signals;
 mod summary;
+mod verify;
 
 /// Runs the program as the process was called.
 pub(crate) fn main() -> ExitCode {
@@ -113,6 +114,20 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
                 let _ = print(&summary::restored(&summary, restoring.dry_run));
             }
             Ok(())
+        }
+        Verb::Verify(args) => {
+            let request = command
+                .options
+                .verify_request(args, || password::ask(interrupt))?;
+            let display = progress::start(command);
+            let report = schema_backup::verify::run(&request, display.as_ref(), interrupt)?;
+            drop(display);
+            if args.json {
+                print_json(&report)?;
+            } else {
+                print(&verify::render(&report, command.output))?;
+            }
+            verify::outcome(&report)
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::server::{quote_identifier, quote_string};
 use crate::store::manifest::DatabaseEntry;
 
 /// Session variables that a file sets and puts back.
-const SAVED: [&str; 7] = [
+const SAVED: [&str; 8] = [
+    "autocommit",
     "character_set_client",
     "character_set_results",
     "collation_connection",
@@ -49,7 +50,7 @@ impl Frame {
         let all = || SAVED.iter().chain(extra);
         let save: Vec<_> = all().map(|name| format!("@sb_{name}=@@{name}")).collect();
         let restore: Vec<_> = all().map(|name| format!("{name}=@sb_{name}")).collect();
-        let mut set = "time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', foreign_key_checks=0, unique_checks=0"
+        let mut set = "time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', foreign_key_checks=0, unique_checks=0, autocommit=1"
             .to_owned();
         for name in extra {
             set.push_str(&format!(", {name}=0"));
@@ -109,6 +110,15 @@ impl Frame {
         file.extend_from_slice(self.footer());
         file
     }
+}
+
+/// A table whose foreign keys, or those of others to it, refer to columns that are not unique,
+/// which MySQL must be told to allow.
+pub fn with_lax_foreign_keys(create: &[u8]) -> Vec<u8> {
+    let name = "restrict_fk_on_non_standard_key";
+    let allow = format!("SET @sb_{name}=@@{name}, {name}=0;\n").into_bytes();
+    let restore = format!("SET {name}=@sb_{name};\n").into_bytes();
+    [&allow, create, &restore].concat()
 }
 
 /// A statement that ends in `;`.

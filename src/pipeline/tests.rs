@@ -26,6 +26,7 @@ fn table() -> Table {
         generated: false,
         period: None,
         members: 0,
+        by_number: false,
         fixed_decimals: false,
         sorted_with_pad: false,
     };
@@ -40,6 +41,7 @@ fn table() -> Table {
         columns: vec![column("id", "int"), column("v", "blob")],
         keys: Vec::new(),
         versioned: false,
+        lax_foreign_keys: false,
     }
 }
 

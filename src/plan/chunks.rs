@@ -293,6 +293,7 @@ mod tests {
             nullable,
             generated: false,
             period: None,
+            by_number: false,
             members: if data_type == "enum" { 3 } else { 0 },
             fixed_decimals: false,
             sorted_with_pad: false,
@@ -319,6 +320,7 @@ mod tests {
             columns,
             keys,
             versioned: false,
+            lax_foreign_keys: false,
         }
     }
 

@@ -120,6 +120,8 @@ pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
         "foreign_key_checks=0",
         "unique_checks=0",
         "time_zone='+00:00'",
+        // The files set it too, which would end the transaction of a chunk were it not so already.
+        "autocommit=1",
     ];
     conn.query_drop("SET NAMES utf8mb4")
         .and_then(|()| conn.query_drop(format!("SET SESSION {}", settings.join(", "))))

@@ -70,6 +70,8 @@ pub struct Table {
     pub data_bytes: u64,
     /// The next AUTO_INCREMENT value.
     pub auto_increment: Option<u64>,
+    /// Whether a foreign key from or to it refers to columns that are not unique (MySQL).
+    pub lax_foreign_keys: bool,
     /// Columns in order.
     pub columns: Vec<Column>,
     /// Keys; the primary key first.
@@ -96,6 +98,9 @@ pub struct Column {
     pub period: Option<Period>,
     /// How many members an ENUM has; 0 for everything else.
     pub members: usize,
+    /// Whether the values of an ENUM or SET are told by their numbers, because names are not
+    /// certain to tell them apart.
+    pub by_number: bool,
     /// Whether a FLOAT or DOUBLE is stated with a fixed number of decimals, which may be
     /// fewer than it has.
     pub fixed_decimals: bool,
@@ -282,6 +287,7 @@ impl Catalog {
         columns(conn, &mut catalog)?;
         catalog.tables.values_mut().for_each(add_hidden_period);
         keys(conn, flavor, &mut catalog.tables)?;
+        foreign_keys(conn, flavor, &mut catalog.tables)?;
         if !skip.contains(&ObjectKind::Triggers) {
             let query = "SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS \
                          WHERE TRIGGER_SCHEMA = DATABASE() \
@@ -377,6 +383,7 @@ fn tables(conn: &mut Conn, flavor: &Flavor, listing: &Listing) -> Result<BTreeMa
             rows,
             data_bytes,
             auto_increment,
+            lax_foreign_keys: false,
             columns: Vec::new(),
             keys: Vec::new(),
             versioned: listed.versioned && flavor.takes_history(),
@@ -388,7 +395,7 @@ fn tables(conn: &mut Conn, flavor: &Flavor, listing: &Listing) -> Result<BTreeMa
 
 fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
-                 GENERATION_EXPRESSION, IF(DATA_TYPE = 'enum', COLUMN_TYPE, ''), \
+                 GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
                  DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
                  DATA_TYPE = 'char' AND COALESCE(COLLATION_NAME LIKE '%nopad%', FALSE) \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
@@ -406,8 +413,7 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         bool,
     );
     for row in rows::<Row>(conn, query)? {
-        let (table, name, data_type, charset, nullable, extra, expression, members, fixed, pad) =
-            row;
+        let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad) = row;
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
             continue;
@@ -421,15 +427,21 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
             Some("ROW END") => Some(Period::End),
             _ => None,
         };
+        let members = members(&list);
         let computed = extra.contains("VIRTUAL GENERATED") || extra.contains("STORED GENERATED");
         table.columns.push(Column {
             name,
+            by_number: !told_by_name(&members),
+            members: if data_type == "enum" {
+                members.len()
+            } else {
+                0
+            },
             data_type: data_type.to_ascii_lowercase(),
             charset,
             nullable: nullable == "YES",
             generated: computed && !(table.versioned && period.is_some()),
             period,
-            members: count_members(&members),
             fixed_decimals: fixed,
             sorted_with_pad: pad,
         });
@@ -437,25 +449,39 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     Ok(())
 }
 
-/// The members in `enum('a','b')`, whatever their names.
-fn count_members(column_type: &str) -> usize {
-    let (mut members, mut quoted) = (0, false);
-    let mut bytes = column_type.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            // A quote in a name is written twice: that ends the name and begins it again.
-            b'\'' => {
-                quoted = !quoted;
-                members += usize::from(members == 0);
-            }
-            b'\\' if quoted => {
+/// The members in `enum('a','b')` or `set('a','b')`, with quotes and backslashes in names as
+/// they stand there.
+fn members(column_type: &str) -> Vec<&str> {
+    let list = column_type.split_once('(').map_or("", |(_, list)| list);
+    let (mut members, mut begin) = (Vec::new(), None);
+    let mut bytes = list.bytes().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match (byte, begin) {
+            (b'\'', None) => begin = Some(at + 1),
+            (b'\\', Some(_)) => {
                 bytes.next();
             }
-            b',' if !quoted => members += 1,
+            // A quote in a name is written twice.
+            (b'\'', Some(_)) if bytes.next_if(|(_, next)| *next == b'\'').is_some() => {}
+            (b'\'', Some(from)) => {
+                members.push(&list[from..at]);
+                begin = None;
+            }
             _ => {}
         }
     }
     members
+}
+
+/// Whether every member can be told by its name, whatever the character set and collation:
+/// one without a name looks like the error value, and two may be equal to the server.
+fn told_by_name(members: &[&str]) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-+.:/ ".contains(&b);
+    let lower: BTreeSet<_> = members.iter().map(|m| m.to_ascii_lowercase()).collect();
+    lower.len() == members.len()
+        && members
+            .iter()
+            .all(|m| !m.is_empty() && m.bytes().all(plain))
 }
 
 /// The period of a table made `WITH SYSTEM VERSIONING` and no more than that: its columns
@@ -473,6 +499,7 @@ fn add_hidden_period(table: &mut Table) {
         generated: false,
         period: Some(period),
         members: 0,
+        by_number: false,
         fixed_decimals: false,
         sorted_with_pad: false,
     }));
@@ -527,6 +554,28 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
     Ok(())
 }
 
+/// Finds the foreign keys that refer to no unique key, which MySQL allows only when told to.
+fn foreign_keys(
+    conn: &mut Conn,
+    flavor: &Flavor,
+    tables: &mut BTreeMap<String, Table>,
+) -> Result<()> {
+    if flavor.is_mariadb() || flavor.version < (8, 4, 0) {
+        return Ok(());
+    }
+    let query = "SELECT TABLE_NAME, REFERENCED_TABLE_NAME \
+                 FROM information_schema.REFERENTIAL_CONSTRAINTS \
+                 WHERE CONSTRAINT_SCHEMA = DATABASE() AND UNIQUE_CONSTRAINT_NAME IS NULL";
+    for (child, parent) in rows::<(String, String)>(conn, query)? {
+        for name in [child, parent] {
+            if let Some(table) = tables.get_mut(&name) {
+                table.lax_foreign_keys = true;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn view_charsets(conn: &mut Conn, views: &mut BTreeMap<String, View>) -> Result<()> {
     let query = "SELECT TABLE_NAME, CHARACTER_SET_CLIENT FROM information_schema.VIEWS \
                  WHERE TABLE_SCHEMA = DATABASE()";
@@ -536,4 +585,18 @@ fn view_charsets(conn: &mut Conn, views: &mut BTreeMap<String, View>) -> Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_any_name() {
+        let found = members("enum('a','it''s','x,y)','\\\\','')");
+        assert_eq!(found, ["a", "it''s", "x,y)", "\\\\", ""]);
+        assert!(members("int(11)").is_empty());
+        assert!(told_by_name(&["a", "b c"]) && told_by_name(&[]));
+        assert!(!told_by_name(&["a", "A"]) && !told_by_name(&[""]) && !told_by_name(&["é"]));
+    }
 }

@@ -177,9 +177,19 @@ impl SnapshotPool {
                 .map(|session| session.connection_id())
                 .collect(),
         };
-        let instance_lock = instance_lock(request, &wait)?;
+        // DDL that waits for the instance lock keeps FLUSH TABLES WITH READ LOCK waiting, so that
+        // comes first; under it no DDL is under way. Under table locks some may be.
+        let under_global_lock =
+            request.consistency != Consistency::TableLocks && request.privileges.globally("RELOAD");
+        let mut instance = None;
+        if !under_global_lock {
+            instance = instance_lock(request, &wait)?;
+        }
         let all_transactional = request.tables.values().all(|transactional| *transactional);
         let (info, lock) = take_snapshot(request, &mut sessions, all_transactional, &wait)?;
+        if under_global_lock {
+            instance = instance_lock(request, &wait)?;
+        }
         let write_lock = match lock {
             Some(lock) if all_transactional => {
                 lock.release()?;
@@ -192,7 +202,7 @@ impl SnapshotPool {
             pool,
             info,
             write_lock,
-            _instance_lock: instance_lock,
+            _instance_lock: instance,
         })
     }
 

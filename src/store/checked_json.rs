@@ -28,18 +28,22 @@ pub(super) fn render(value: &impl Serialize) -> Result<Vec<u8>> {
 
 /// Reads what [`render`] wrote; says why not where a byte is not as it was.
 pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    let tail = KEY.len() + HEX_DIGITS + END.len();
-    let (body, tail) = text
-        .len()
-        .checked_sub(tail)
-        .map(|at| text.split_at(at))
-        .filter(|(_, tail)| tail.starts_with(KEY.as_bytes()) && tail.ends_with(END.as_bytes()))
-        .ok_or("it does not end with its checksum")?;
-    let checksum = &tail[KEY.len()..KEY.len() + HEX_DIGITS];
-    if hex(&Sha256::digest(body)).as_bytes() != checksum {
-        return Err("its content does not match its checksum".to_owned());
+    match holds(text) {
+        None => Err("it does not end with its checksum".to_owned()),
+        Some(false) => Err("its content does not match its checksum".to_owned()),
+        Some(true) => serde_json::from_slice(text).map_err(|e| e.to_string()),
     }
-    serde_json::from_slice(text).map_err(|e| e.to_string())
+}
+
+/// Whether the checksum at the end of `text` is that of what stands before it; `None` where
+/// there is no checksum.
+pub(super) fn holds(text: &[u8]) -> Option<bool> {
+    let tail = KEY.len() + HEX_DIGITS + END.len();
+    let (body, tail) = text.split_at(text.len().checked_sub(tail)?);
+    let checksum = tail
+        .strip_prefix(KEY.as_bytes())?
+        .strip_suffix(END.as_bytes())?;
+    Some(hex(&Sha256::digest(body)).as_bytes() == checksum)
 }
 
 #[cfg(test)]

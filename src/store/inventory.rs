@@ -44,6 +44,10 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Found> {
     };
     Ok(match serde_json::from_slice::<Head>(&bytes) {
         Err(e) => Found::Unreadable(e.to_string()),
+        // Where the number of the format was damaged it is no other format.
+        _ if checked_json::holds(&bytes) == Some(false) => {
+            Found::Unreadable("its content does not match its checksum".to_owned())
+        }
         Ok(head) if head.format != u64::from(FORMAT) => Found::OtherFormat(head.format),
         Ok(_) => match checked_json::parse(&bytes) {
             Ok(manifest) => Found::Manifest(Box::new(manifest)),

@@ -105,6 +105,16 @@ pub enum TableKind {
     Sequence,
 }
 
+impl TableKind {
+    /// The name used in manifests and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            TableKind::Table => "table",
+            TableKind::Sequence => "sequence",
+        }
+    }
+}
+
 /// The rows of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataEntry {

@@ -1,6 +1,7 @@
 //! What lies on disk: file names, the manifest, files being written, and how a run's files
 //! become a backup that is either whole or not there.
 
+pub mod audit;
 pub mod list;
 pub mod manifest;
 pub mod names;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::files;
 use super::inventory::{self, Found};
-use super::manifest::{FORMAT, FileEntry, MANIFEST_FILE, Manifest, RunRecord};
+use super::manifest::{FORMAT, FileEntry, MANIFEST_FILE, Manifest, RunRecord, SUMS_FILE};
 use super::names::hex;
 use super::publish::{LATEST, WORK_DIR};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +27,24 @@ pub struct Backup {
     pub run: Option<RunRecord>,
 }
 
+/// What a directory with a backup in it turns out to be.
+#[derive(Debug)]
+pub enum Opened {
+    /// A backup with a sound manifest.
+    Sound(Box<Backup>),
+    /// A backup whose manifest cannot be relied on.
+    Damaged(Damaged),
+}
+
+/// A backup directory without a sound manifest.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Where it lies, links resolved.
+    pub dir: PathBuf,
+    /// What is wrong with the manifest.
+    pub flaw: Flaw,
+}
+
 /// What is wrong with a file of a backup.
 #[derive(Debug)]
 pub enum Flaw {
@@ -38,6 +56,8 @@ pub enum Flaw {
     Size(u64),
     /// Its bytes are others than were written.
     Checksum,
+    /// It is not what its place calls for; in which way.
+    Broken(String),
     /// Storage does not give it.
     Unreadable(io::Error),
 }
@@ -52,6 +72,7 @@ impl Flaw {
                 format!("has {bytes} bytes where the manifest says {}", entry.bytes)
             }
             Flaw::Checksum => "does not have the content that was written".to_owned(),
+            Flaw::Broken(why) => format!("is damaged: {why}"),
             Flaw::Unreadable(e) => format!("cannot be read: {e}"),
         }
     }
@@ -70,18 +91,53 @@ impl Backup {
     /// Opens the backup in `dir`. Fails with [`ErrorKind::Config`] where there is none, and with
     /// [`ErrorKind::Differs`] where there is one that is damaged or not complete.
     pub fn open(dir: &Path) -> Result<Backup> {
+        match Backup::look(dir)? {
+            Opened::Sound(backup) => Ok(*backup),
+            Opened::Damaged(Damaged {
+                dir,
+                flaw: Flaw::Missing,
+            }) => Err(no_backup(&dir)),
+            Opened::Damaged(Damaged { dir, flaw }) => {
+                let why = match flaw {
+                    Flaw::Broken(why) => why,
+                    _ => "it is not a plain file".to_owned(),
+                };
+                let what = format!("{}: {why}", dir.join(MANIFEST_FILE).display());
+                Err(Error::new(ErrorKind::Differs, what)
+                    .hint("the manifest is damaged or was edited; use another backup"))
+            }
+        }
+    }
+
+    /// Opens the backup in `dir`, or says what is wrong with its manifest. Fails with
+    /// [`ErrorKind::Config`] where nothing looks like a backup.
+    pub fn look(dir: &Path) -> Result<Opened> {
         let at = dir.display();
         let dir = dir.canonicalize().map_err(|e| {
             Error::new(ErrorKind::Config, format!("cannot open the backup {at}")).because(e)
         })?;
-        let manifest = match inventory::read_manifest(&dir)? {
-            Found::Manifest(manifest) => *manifest,
-            Found::Nothing => return Err(no_backup(&dir)),
-            Found::Unreadable(why) => {
-                let what = format!("{}: {why}", dir.join(MANIFEST_FILE).display());
-                return Err(Error::new(ErrorKind::Differs, what)
-                    .hint("the manifest is damaged or was edited; use another backup"));
+        let path = dir.join(MANIFEST_FILE);
+        let flaw = match inventory::read_manifest(&dir)? {
+            _ if path.is_symlink() => Flaw::NotAFile,
+            Found::Manifest(manifest) => {
+                let odd = manifest.files().find(|entry| !files::is_safe(&entry.file));
+                match odd.map(|entry| entry.file.clone()) {
+                    Some(odd) => Flaw::Broken(format!("it names {odd:?}, no file of a backup")),
+                    None => {
+                        return Ok(Opened::Sound(Box::new(Backup {
+                            run: inventory::read_run(&dir),
+                            dir,
+                            manifest: *manifest,
+                        })));
+                    }
+                }
             }
+            // A publication that was begun takes the manifest away first, and puts it back.
+            Found::Nothing if dir.join(SUMS_FILE).exists() && !dir.join(WORK_DIR).exists() => {
+                Flaw::Missing
+            }
+            Found::Nothing => return Err(no_backup(&dir)),
+            Found::Unreadable(why) => Flaw::Broken(why),
             Found::OtherFormat(format) => {
                 let what =
                     format!("{at} is a backup of format {format}, and this program reads {FORMAT}");
@@ -89,45 +145,12 @@ impl Backup {
                     .hint("use the version of schema_backup that wrote it"));
             }
         };
-        if let Some(entry) = manifest.files().find(|entry| !files::is_safe(&entry.file)) {
-            let what = format!(
-                "{at}: the manifest names {:?}, which is no file of a backup",
-                entry.file
-            );
-            return Err(Error::new(ErrorKind::Differs, what));
-        }
-        Ok(Backup {
-            run: inventory::read_run(&dir),
-            dir,
-            manifest,
-        })
+        Ok(Opened::Damaged(Damaged { dir, flaw }))
     }
 
     /// Opens a file of the backup for reading.
     pub fn file(&self, entry: &FileEntry) -> Result<CheckedFile, Flaw> {
-        if !files::is_safe(&entry.file) || !files::parents_are_real(&self.dir, &entry.file) {
-            let there = self.dir.join(&entry.file).symlink_metadata().is_ok();
-            return Err(if there { Flaw::NotAFile } else { Flaw::Missing });
-        }
-        let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nofollow.bits().cast_signed())
-            .open(self.dir.join(&entry.file))
-            .map_err(Flaw::of)?;
-        let meta = file.metadata().map_err(Flaw::of)?;
-        if !meta.is_file() {
-            return Err(Flaw::NotAFile);
-        }
-        if meta.len() != entry.bytes {
-            return Err(Flaw::Size(meta.len()));
-        }
-        Ok(CheckedFile {
-            file,
-            entry: entry.clone(),
-            read: 0,
-            hasher: Sha256::new(),
-        })
+        CheckedFile::open(&self.dir, entry)
     }
 
     /// The whole of a small file, checked.
@@ -182,7 +205,41 @@ pub struct CheckedFile {
     hasher: Sha256,
 }
 
+/// Opens a plain file below `dir` without following links; its size.
+pub(super) fn open_plain(dir: &Path, relative: &str) -> Result<(File, u64), Flaw> {
+    if !files::is_safe(relative) || !files::parents_are_real(dir, relative) {
+        let there = dir.join(relative).symlink_metadata().is_ok();
+        return Err(if there { Flaw::NotAFile } else { Flaw::Missing });
+    }
+    let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nofollow.bits().cast_signed())
+        .open(dir.join(relative))
+        .map_err(Flaw::of)?;
+    let meta = file.metadata().map_err(Flaw::of)?;
+    if meta.is_file() {
+        Ok((file, meta.len()))
+    } else {
+        Err(Flaw::NotAFile)
+    }
+}
+
 impl CheckedFile {
+    /// Opens the file that `entry` describes, below `dir`.
+    pub(super) fn open(dir: &Path, entry: &FileEntry) -> Result<CheckedFile, Flaw> {
+        let (file, bytes) = open_plain(dir, &entry.file)?;
+        if bytes != entry.bytes {
+            return Err(Flaw::Size(bytes));
+        }
+        Ok(CheckedFile {
+            file,
+            entry: entry.clone(),
+            read: 0,
+            hasher: Sha256::new(),
+        })
+    }
+
     /// Reads what is left and compares size and checksum with the manifest. Until this has
     /// returned `Ok`, nothing that was read may be relied on.
     pub fn finish(mut self) -> Result<(), Flaw> {

@@ -449,7 +449,7 @@ fn foreign(root: &Path, what: &str) -> Error {
 }
 
 /// The text of `SHA256SUMS`: every file of the manifest and the manifest, by name.
-fn sums(manifest: &Manifest, own: &FileEntry) -> String {
+pub(super) fn sums(manifest: &Manifest, own: &FileEntry) -> String {
     let mut entries: Vec<_> = manifest.files().chain([own]).collect();
     entries.sort_by(|a, b| a.file.cmp(&b.file));
     entries

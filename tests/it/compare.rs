@@ -88,7 +88,9 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
             "BASE TABLE" | "SYSTEM VERSIONED" => {
                 let rows = rows_of(&mut connection, name, kind == "SYSTEM VERSIONED");
                 found.insert(format!("rows of {name}"), rows);
-                texts(&mut connection, &format!("SHOW CREATE TABLE {quoted}"))[0][1].clone()
+                let show = format!("SHOW CREATE TABLE {quoted}");
+                let create = texts(&mut connection, &show)[0][1].clone();
+                if mariadb { create } else { said_once(&create) }
             }
             "SEQUENCE" => {
                 let create =
@@ -134,6 +136,22 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
         }
     }
     found
+}
+
+/// MySQL states a column's collation where it is the table's and not the character set's own,
+/// and remembers on hearing that that it was stated: it then states the character set too.
+fn said_once(create: &str) -> String {
+    let of_table = create
+        .rsplit_once(" DEFAULT CHARSET=")
+        .and_then(|(_, options)| {
+            let (charset, rest) = options.split_once(" COLLATE=")?;
+            Some((charset, rest.split([' ', '\n']).next()?))
+        });
+    let Some((charset, collation)) = of_table else {
+        return create.to_owned();
+    };
+    let stated = format!(" COLLATE {collation}");
+    create.replace(&format!(" CHARACTER SET {charset}{stated}"), &stated)
 }
 
 fn quote(name: &str) -> String {
@@ -286,8 +304,12 @@ fn rows_of(connection: &mut mysql::Conn, name: &str, versioned: bool) -> String 
         "SELECT count(*), sum(cast(conv(left(sha2({row}, 256), 15), 16, 10) AS UNSIGNED)) FROM {source}"
     );
     let ours = &texts(connection, &sum)[0];
-    let servers = if is_virtual {
-        "none".to_owned()
+    // MySQL's own checksum is about bytes that are no one's in a table with a multi-valued key.
+    let create = &texts(connection, &format!("SHOW CREATE TABLE {quoted}"))[0][1];
+    let servers = if create.contains(" array)") {
+        "of arrays".to_owned()
+    } else if is_virtual {
+        "of virtual columns".to_owned()
     } else {
         texts(connection, &format!("CHECKSUM TABLE {quoted} EXTENDED"))[0][1].clone()
     };

@@ -1,64 +1,24 @@
 //! The verb `restore`: what a backup holds comes back, once, or is refused by name.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use rustix::process::Signal;
 
 use crate::compare::{assert_same, fingerprint};
-use crate::corpus;
-use crate::server::{Kind, Server, shared, with_binlog};
-use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start, wait_until};
+use crate::server::{Server, with_binlog};
+use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start};
 
 /// Restores both directories of a site's newest backup into `database`.
-pub(crate) fn restore(server: &Server, site: &Site, database: &str, arguments: &[&str]) -> Outcome {
-    run(command(server, site, database, arguments))
+fn restore(site: &Site, database: &str, arguments: &[&str]) -> Outcome {
+    run(command(site, database, arguments))
 }
 
-fn command(
-    server: &Server,
-    site: &Site,
-    database: &str,
-    arguments: &[&str],
-) -> std::process::Command {
+fn command(site: &Site, database: &str, arguments: &[&str]) -> std::process::Command {
     let (host, user) = (site.host(), site.latest());
     let dirs = [host.as_path(), user.as_path()];
-    site.restore_command(server, &dirs, database, arguments)
-}
-
-fn every_topic_comes_back_on(kind: Kind) {
-    let Some(server) = shared(kind) else { return };
-    let mut failed = Vec::new();
-    for topic in corpus::TOPICS {
-        let (from, into) = (format!("rest_{topic}"), format!("rest_{topic}_again"));
-        corpus::fill(server, &from, topic);
-        let site = corpus::back_up(server, &from);
-        server.execute(&[&format!("DROP DATABASE IF EXISTS `{into}`")]);
-        let outcome = restore(server, &site, &into, &["-j", "3"]);
-        if outcome.code != Some(0) {
-            failed.push(format!("{topic}: {}", outcome.stderr));
-            continue;
-        }
-        let found =
-            crate::compare::differences(&fingerprint(server, &from), &fingerprint(server, &into));
-        failed.extend(found.into_iter().map(|what| format!("{topic}: {what}")));
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-#[test]
-fn every_topic_comes_back_on_mariadb_10() {
-    every_topic_comes_back_on(Kind::MariaDb10);
-}
-
-#[test]
-fn every_topic_comes_back_on_mariadb_11() {
-    every_topic_comes_back_on(Kind::MariaDb11);
-}
-
-#[test]
-fn every_topic_comes_back_on_mysql_9() {
-    every_topic_comes_back_on(Kind::MySql9);
+    site.restore_command(&dirs, database, arguments)
 }
 
 /// A parent and a child of several MiB with secondary keys, a table without transactions in
@@ -101,7 +61,7 @@ fn indexes_built_after_the_rows_give_the_same_tables() {
     let Some(server) = with_binlog() else { return };
     let site = fill(server, "rest_keys");
     server.execute(&["DROP DATABASE IF EXISTS rest_keys_again"]);
-    restore(server, &site, "rest_keys_again", &["-j", "3"]).expect_code(0);
+    restore(&site, "rest_keys_again", &["-j", "3"]).expect_code(0);
     assert_same(
         &fingerprint(server, "rest_keys"),
         &fingerprint(server, "rest_keys_again"),
@@ -120,30 +80,24 @@ fn what_is_in_the_way_is_refused_and_stays_until_overwrite_is_given() {
         "CREATE TABLE rest_way_again.mine (x INT)",
     ]);
     let before = fingerprint(server, "rest_way_again");
-    let refused = restore(server, &site, "rest_way_again", &[]);
+    let refused = restore(&site, "rest_way_again", &[]);
     refused
         .expect_code(2)
         .expect_said("table `plain` is there and has rows")
         .expect_said("--overwrite");
-    restore(server, &site, "rest_way_again", &["--dry-run"]).expect_code(2);
+    restore(&site, "rest_way_again", &["--dry-run"]).expect_code(2);
     assert_same(&before, &fingerprint(server, "rest_way_again"));
 
-    restore(
-        server,
-        &site,
-        "rest_way_again",
-        &["--dry-run", "--overwrite"],
-    )
-    .expect_code(0);
+    restore(&site, "rest_way_again", &["--dry-run", "--overwrite"]).expect_code(0);
     assert_same(&before, &fingerprint(server, "rest_way_again"));
-    restore(server, &site, "rest_way_again", &["--overwrite"]).expect_code(0);
+    restore(&site, "rest_way_again", &["--overwrite"]).expect_code(0);
     let mut found = fingerprint(server, "rest_way_again");
     for what in ["base table mine", "rows of mine"] {
         assert!(found.remove(what).is_some(), "{what}: gone");
     }
     assert_same(&fingerprint(server, "rest_way"), &found);
     // The view and the tables are there now; a second restore replaces them all.
-    restore(server, &site, "rest_way_again", &["--overwrite"]).expect_code(0);
+    restore(&site, "rest_way_again", &["--overwrite"]).expect_code(0);
 }
 
 #[test]
@@ -152,29 +106,29 @@ fn a_part_is_restored_by_pattern_structure_or_rows() {
     let site = fill(server, "rest_part");
     let again = "rest_part_again";
     server.execute(&["DROP DATABASE IF EXISTS rest_part_again"]);
-    restore(server, &site, again, &["--tables", "pl*", "log"]).expect_code(0);
+    restore(&site, again, &["--tables", "pl*", "log"]).expect_code(0);
     let names: Vec<String> = server
         .connect()
         .query("SHOW TABLES IN rest_part_again")
         .unwrap();
     assert_eq!(names, ["log", "plain"]);
-    restore(server, &site, again, &["--tables", "none*"])
+    restore(&site, again, &["--tables", "none*"])
         .expect_code(2)
         .expect_said("none*");
 
     server.execute(&["DROP DATABASE rest_part_again"]);
-    restore(server, &site, again, &["--structure-only"]).expect_code(0);
+    restore(&site, again, &["--structure-only"]).expect_code(0);
     assert_eq!(rows(server, "rest_part_again.parent"), 0);
-    restore(server, &site, again, &["--data-only"])
+    restore(&site, again, &["--data-only"])
         .expect_code(2)
         .expect_said("triggers");
     server.execute(&["DROP TRIGGER rest_part_again.t"]);
-    restore(server, &site, again, &["--data-only"]).expect_code(0);
+    restore(&site, again, &["--data-only"]).expect_code(0);
     assert_eq!(rows(server, "rest_part_again.child"), 60000);
-    restore(server, &site, again, &["--data-only"])
+    restore(&site, again, &["--data-only"])
         .expect_code(2)
         .expect_said("has rows");
-    restore(server, &site, again, &["--data-only", "--overwrite"]).expect_code(0);
+    restore(&site, again, &["--data-only", "--overwrite"]).expect_code(0);
     assert_eq!(rows(server, "rest_part_again.plain"), 20000);
 }
 
@@ -182,44 +136,104 @@ fn a_part_is_restored_by_pattern_structure_or_rows() {
 fn killed_restores_are_resumed_and_nothing_is_loaded_twice() {
     let Some(server) = with_binlog() else { return };
     let site = fill(server, "rest_kill");
-    let again = "rest_kill_again";
-    server.execute(&["DROP DATABASE IF EXISTS rest_kill_again"]);
-    let source = fingerprint(server, "rest_kill");
-    let mut arguments: Vec<&str> = vec!["-j", "2", "--progress", "none"];
-    let mut kills = 0;
-    let entries = |server: &Server| -> u64 {
-        let query = "SELECT COUNT(*) FROM rest_kill_again._schema_backup_restore";
-        server
-            .connect()
-            .query_first(query)
-            .ok()
-            .flatten()
-            .unwrap_or(0)
-    };
-    loop {
+    kill_and_resume(server, &site, "rest_kill", 3, |entries| {
         // Each run is killed after a few more entries of the ledger than the one before.
-        let bound = entries(server) + 7;
-        let mut program = start(command(server, &site, again, &arguments));
-        wait_until("the restore is further, or over", || {
-            program.ended() || entries(server) >= bound
-        });
+        let bound = entries() + 7;
+        Box::new(move |entries: &dyn Fn() -> u64| entries() >= bound)
+    });
+}
+
+/// With `SCHEMA_BACKUP_SOAK` set: a GiB, killed at ten random moments.
+#[test]
+fn a_gibibyte_survives_ten_kills() {
+    if std::env::var_os("SCHEMA_BACKUP_SOAK").is_none() {
+        return;
+    }
+    let Some(server) = Server::start(&["--innodb-buffer-pool-size=3G"]) else {
+        return;
+    };
+    let (server, database) = (&server, "rest_soak");
+    let site = fill(server, database);
+    server.execute(&["DROP TRIGGER rest_soak.t"]);
+    // Doubled again and again, from some 10 MiB.
+    for _ in 0..7 {
+        server.execute(&[
+            "INSERT INTO rest_soak.parent (a, v) SELECT a, v FROM rest_soak.parent",
+            "INSERT INTO rest_soak.child SELECT id + (SELECT MAX(id) FROM rest_soak.child), p, w FROM rest_soak.child",
+        ]);
+    }
+    site.backup_ok(&["-j", "2", "--progress", "none", "--chunk-size", "16M"]);
+    let bytes = json(site.latest().join("run.json"))["raw_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!(bytes > 1 << 30, "only {bytes} bytes");
+    let mut state = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    kill_and_resume(server, &site, database, 10, |_| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let until = Instant::now() + Duration::from_millis(500 + (state >> 33) % 6000);
+        Box::new(move |_| Instant::now() >= until)
+    });
+}
+
+/// The longest that a restore of a GiB, unoptimized, may take.
+const RESTORE_BOUND: Duration = Duration::from_secs(900);
+
+/// When a run is to be killed, by the number of entries in its ledger.
+type Moment = Box<dyn Fn(&dyn Fn() -> u64) -> bool>;
+
+/// Restores, killed at least `kills` times and taken up again each time; compares.
+fn kill_and_resume(
+    server: &Server,
+    site: &Site,
+    database: &str,
+    kills: u32,
+    mut moment: impl FnMut(&dyn Fn() -> u64) -> Moment,
+) {
+    let again = format!("{database}_again");
+    server.execute(&[&format!("DROP DATABASE IF EXISTS {again}")]);
+    let source = fingerprint(server, database);
+    let entries = || -> u64 {
+        let query = format!("SELECT COUNT(*) FROM {again}._schema_backup_restore");
+        let count = server.connect().query_first(query);
+        count.ok().flatten().unwrap_or(0)
+    };
+    let mut arguments = vec!["-j", "2", "--progress", "none"];
+    let mut killed = 0;
+    loop {
+        let come = moment(&entries);
+        let mut program = start(command(site, &again, &arguments));
+        let began = Instant::now();
+        while !program.ended() && !(killed < kills.max(10) && come(&entries)) {
+            assert!(
+                began.elapsed() < RESTORE_BOUND,
+                "waited for a restore to end"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
         if program.ended() {
             program.finish(RUN_BOUND).expect_code(0);
             break;
         }
         program.signal(Signal::KILL);
         let _ = program.finish(RUN_BOUND);
-        kills += 1;
-        restore(server, &site, again, &[])
-            .expect_code(2)
-            .expect_said("--resume");
+        killed += 1;
+        if entries() == 0 {
+            // Killed before it had begun to write.
+            continue;
+        }
+        let refused = restore(site, &again, &[]).expect_code(2);
+        refused.expect_said("--resume");
         arguments = vec!["-j", "2", "--progress", "none", "--resume"];
     }
-    assert!(kills >= 3, "the restore was killed only {kills} times");
-    assert_same(&source, &fingerprint(server, again));
-    restore(server, &site, again, &["--resume"])
-        .expect_code(2)
-        .expect_said("no restore to resume");
+    assert!(
+        killed >= kills,
+        "the restore was killed only {killed} times"
+    );
+    assert_same(&source, &fingerprint(server, &again));
+    let over = restore(site, &again, &["--resume"]).expect_code(2);
+    over.expect_said("no restore to resume");
 }
 
 #[test]
@@ -228,7 +242,7 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
     let site = fill(server, "rest_bad");
     let again = "rest_bad_again";
     server.execute(&["DROP DATABASE IF EXISTS rest_bad_again"]);
-    let try_dirs = |dirs: &[&Path]| run(site.restore_command(server, dirs, again, &[]));
+    let try_dirs = |dirs: &[&Path]| run(site.restore_command(dirs, again, &[]));
     try_dirs(&[&site.user_data_dir()])
         .expect_code(2)
         .expect_said("latest");
@@ -247,9 +261,7 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
     let file = site.latest().join(&data);
     let good = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    restore(server, &site, again, &[])
-        .expect_code(4)
-        .expect_said(&data);
+    restore(&site, again, &[]).expect_code(4).expect_said(&data);
     let names: Vec<String> = server
         .connect()
         .query("SHOW DATABASES LIKE 'rest_bad_again'")
@@ -261,11 +273,11 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
     let middle = bad.len() / 2;
     bad[middle] ^= 4;
     std::fs::write(&file, &bad).unwrap();
-    restore(server, &site, again, &["-j", "1"])
+    restore(&site, again, &["-j", "1"])
         .expect_code(4)
         .expect_said(&data);
     std::fs::write(&file, &good).unwrap();
-    restore(server, &site, again, &["--resume"]).expect_code(0);
+    restore(&site, again, &["--resume"]).expect_code(0);
     assert_same(
         &fingerprint(server, "rest_bad"),
         &fingerprint(server, again),

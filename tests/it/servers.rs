@@ -4,13 +4,14 @@
 use mysql::prelude::Queryable;
 
 use crate::compare::load;
+use crate::compare::{assert_same, fingerprint};
 use crate::server::{Kind, Server, free_port, shared};
 use crate::site::{Lists, Site, contents, run};
 
 fn lists() -> Lists<'static> {
     Lists {
         global: vec!["settings"],
-        local: vec!["people"],
+        local: vec!["people", "bytes"],
         ..Lists::default()
     }
 }
@@ -103,13 +104,20 @@ fn each_kind_comes_with_the_binary_log_that_its_product_comes_with() {
 }
 
 /// MySQL makes certificates of its own, and its users' passwords are `caching_sha2_password`.
+/// Over TLS the driver sends statements, which takes text only, and rows have bytes of all kinds.
 #[test]
-fn mysql_over_tcp_with_tls_gives_the_same_files_as_its_socket() {
+fn mysql_over_tcp_with_tls_gives_the_same_files_as_its_socket_and_both_restore() {
     let port = format!("--port={}", free_port());
     let Some(server) = Server::start_kind(Kind::MySql9, &[&port]) else {
         return;
     };
     fill(&server, "tls");
+    server.feed(
+        "tls",
+        "bytes of all kinds",
+        b"CREATE TABLE bytes (id INT PRIMARY KEY, l VARCHAR(40) CHARACTER SET latin1, b BLOB, g TEXT CHARACTER SET gbk);
+          INSERT INTO bytes VALUES (1, X'E9FF27', X'00FF0A275C1A80', X'815CC4E3'), (2, NULL, '', 'x');",
+    );
     let password = server.create_user("secure", &["ALL ON *.*"]);
     server.execute(&["ALTER USER secure REQUIRE SSL"]);
     let plugin: Option<String> = server
@@ -139,5 +147,13 @@ fn mysql_over_tcp_with_tls_gives_the_same_files_as_its_socket() {
         ]);
         by_tcp.backup_ok(&[]);
         assert!(files(&by_socket) == files(&by_tcp), "{mode}: other files");
+        for site in [&by_socket, &by_tcp] {
+            server.execute(&["DROP DATABASE IF EXISTS tls_again"]);
+            let dirs = [site.host(), site.latest()];
+            let dirs: Vec<_> = dirs.iter().map(|dir| dir.as_path()).collect();
+            run(site.restore_command(&dirs, "tls_again", &[])).expect_code(0);
+            let restored = fingerprint(&server, "tls_again");
+            assert_same(&fingerprint(&server, "tls"), &restored);
+        }
     }
 }

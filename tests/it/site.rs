@@ -194,22 +194,17 @@ impl Site {
         command.current_dir(self.dir.path());
     }
 
-    /// `restore` of `dirs` into `database`, as the site's user.
+    /// `restore` of `dirs` into `database`, on the site's server and as its user.
     pub(crate) fn restore_command(
         &self,
-        server: &Server,
         dirs: &[&Path],
         database: &str,
         arguments: &[&str],
     ) -> Command {
         let mut command = Command::new(PROGRAM);
         command.arg("restore").args(dirs).args(["--into", database]);
-        command.args(
-            self.flags
-                .iter()
-                .filter(|flag| !flag.starts_with("--database=") && !flag.starts_with("--socket=")),
-        );
-        command.arg(format!("--socket={}", server.socket().display()));
+        let flags = self.flags.iter();
+        command.args(flags.filter(|flag| !flag.starts_with("--database=")));
         command.args(arguments);
         self.isolate(&mut command);
         command

@@ -20,7 +20,7 @@ pub(crate) fn start(command: &Command) -> Box<dyn Observer> {
     // A bar on a file or a pipe would show nothing at all.
     let terminal = std::io::stderr().is_terminal();
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    let data = matches!(command.verb, Verb::Backup | Verb::Restore(_));
+    let data = !matches!(command.verb, Verb::Plan { .. } | Verb::List { .. });
     match command.output.progress {
         ProgressKind::Json => Box::new(Json {
             quiet: command.output.quiet,
@@ -88,7 +88,8 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::CreateTables => "creating tables",
         Phase::Load => "loading rows",
         Phase::CreateObjects => "creating views, routines, triggers and events",
-        Phase::Compare => "comparing the database with the backup",
+        Phase::Compare => "comparing with the database",
+        Phase::Files => "checking files",
     }
 }
 

@@ -77,7 +77,7 @@ impl Shared {
                 return;
             }
             let line = match (&state.latest, state.phase) {
-                (Some((progress, reading)), Some(phase)) if phase.is_measured() => {
+                (Some((progress, reading)), Some(phase)) if phase.has_progress() => {
                     Some(progress_line(progress, reading, state.tables))
                 }
                 (_, Some(phase)) => Some(format!("still {}", phase_name(phase))),
@@ -105,6 +105,8 @@ impl Observer for Plain {
         match event {
             Event::Phase { phase } => {
                 state.phase = Some(*phase);
+                // What it measures from begins anew.
+                state.meter = Meter::default();
                 state.latest = None;
                 drop(state);
                 self.shared.say(phase_name(*phase));

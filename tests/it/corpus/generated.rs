@@ -24,8 +24,57 @@ pub(super) fn sql(
             });
             text.collect()
         }
+        "objects" => {
+            let charsets: Vec<(String, String, String, u8)> =
+                connection.query("SHOW CHARACTER SET").unwrap();
+            let there = |name: &str| charsets.iter().any(|(charset, ..)| charset == name);
+            let written = TEXTS.iter().filter(|(name, _)| there(name));
+            written
+                .map(|(name, text)| (format!("objects in {name}"), objects_in(name, text)))
+                .collect()
+        }
         _ => Vec::new(),
     }
+}
+
+/// Texts in character sets that a client may use; in some the second byte is a backslash.
+const TEXTS: [(&str, &[u8]); 12] = [
+    ("gbk", b"\x81\x5c\xd6\xd0"),
+    ("big5", b"\xa5\x5c\xa4\xa4"),
+    ("sjis", b"\x95\x5c\x83\x5c\xb1"),
+    ("cp932", b"\x95\x5c\x87\x40"),
+    ("gb18030", b"\x81\x5c\x81\x30\x81\x30"),
+    ("gb2312", b"\xd6\xd0"),
+    ("euckr", b"\xb0\xa1"),
+    ("ujis", b"\xc6\xfc\x8e\xb1"),
+    ("eucjpms", b"\xc6\xfc\xad\xa1"),
+    ("cp1251", b"\xcf\xf0\xe8"),
+    ("koi8r", b"\xf0\xd2\xc9"),
+    ("latin1", b"caf\xe9"),
+];
+
+/// A view, a routine, a trigger and an event written by a client that uses `charset`.
+fn objects_in(charset: &str, text: &[u8]) -> Vec<u8> {
+    let template = "charset {cs}
+SET sql_mode='';
+CREATE TABLE on_{cs} (id INT);
+CREATE VIEW v_{cs} AS SELECT '{text}' AS c, _{cs}'{text}' AS d;
+DELIMITER //
+CREATE PROCEDURE p_{cs} () BEGIN SELECT '{text}'; /* {text} */ SELECT '{text}'; END//
+CREATE FUNCTION f_{cs} () RETURNS INT DETERMINISTIC RETURN LENGTH('{text}')//
+CREATE TRIGGER t_{cs} BEFORE INSERT ON on_{cs} FOR EACH ROW SET @t = '{text}'//
+CREATE EVENT e_{cs} ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 00:00:00' DISABLE DO BEGIN SELECT '{text}'; END//
+DELIMITER ;
+charset utf8mb4
+";
+    let template = template.replace("{cs}", charset);
+    let mut parts = template.split("{text}");
+    let mut sql = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        sql.extend_from_slice(text);
+        sql.extend_from_slice(part.as_bytes());
+    }
+    sql
 }
 
 /// Columns of every width, with all bits, none, and one at either end.

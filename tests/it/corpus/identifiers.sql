@@ -14,8 +14,8 @@ CREATE TABLE `#sql-temp` (id INT PRIMARY KEY); INSERT INTO `#sql-temp` VALUES (1
 CREATE TABLE `tmp_table#1` (id INT); CREATE TABLE `-rf` (id INT); CREATE TABLE `$HOME;ls` (id INT); CREATE TABLE `--help` (id INT); CREATE TABLE `a*b?` (id INT);
 CREATE TABLE `select` (`from` INT PRIMARY KEY, `where` INT, `order` INT, KEY `group` (`where`)); INSERT INTO `select` VALUES (1, 2, 3);
 CREATE TABLE CaseDiffers (id INT); CREATE TABLE casediffers (id INT); CREATE TABLE CASEDIFFERS (id INT); INSERT INTO CaseDiffers VALUES (1); INSERT INTO casediffers VALUES (2);
-CREATE TABLE `漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢` (`字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字` INT PRIMARY KEY) COMMENT='名';
-INSERT INTO `漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢` VALUES (1);
+CREATE TABLE `ẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅ` (`字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字字` INT PRIMARY KEY) COMMENT='名';
+INSERT INTO `ẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅẅ` VALUES (1);
 CREATE TABLE `Ünïcödé` (`é` INT); INSERT INTO `Ünïcödé` VALUES (1); CREATE TABLE `1234` (`5` INT); INSERT INTO `1234` VALUES (6); CREATE TABLE `1e5` (`2e5` INT);
 CREATE TABLE `; DROP TABLE x; --` (id INT); CREATE TABLE `/*!50000 x */` (id INT);
 CREATE VIEW `vi``ew "x" 'y'` AS SELECT `col``umn` AS `a``b`, `a"b` FROM `back``tick`; CREATE VIEW `view\\` AS SELECT 'a\\b' AS `c\\d`; CREATE VIEW `v/漢字` AS SELECT 1 AS `漢`;

@@ -8,6 +8,7 @@
 
 mod generated;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +18,7 @@ use mysql::prelude::Queryable;
 
 use crate::compare::{differences, files, fingerprint, read_sql};
 use crate::server::{Kind, Server, shared};
-use crate::site::{Lists, Site};
+use crate::site::{Lists, Site, run};
 
 /// All topics.
 pub(crate) const TOPICS: [&str; 13] = [
@@ -75,6 +76,11 @@ fn with_preamble(sql: &[u8]) -> Vec<u8> {
 /// Backs `database` up: every other table is global and plain, the others local and
 /// compressed, all in chunks of a few rows.
 pub(crate) fn back_up(server: &Server, database: &str) -> Site {
+    back_up_in(server, database, "4096")
+}
+
+/// The same, in chunks of a given size.
+pub(crate) fn back_up_in(server: &Server, database: &str, chunk_size: &str) -> Site {
     let mut connection = server.connect();
     connection.query_drop(format!("USE `{database}`")).unwrap();
     let tables: Vec<(String, String)> = connection
@@ -90,7 +96,7 @@ pub(crate) fn back_up(server: &Server, database: &str) -> Site {
         list.push(name);
     }
     let site = Site::new(server, database, &lists);
-    site.backup_ok(&["--chunk-size", "4096", "-j", "3", "--progress", "none"]);
+    site.backup_ok(&["--chunk-size", chunk_size, "-j", "3", "--progress", "none"]);
     site
 }
 
@@ -136,7 +142,28 @@ fn feed(server: &Server, database: &str, file: &Path) -> Option<String> {
     failed.then(|| format!("loading {}: {}", file.display(), said.trim()))
 }
 
-/// A topic, there and back on `server`.
+/// Restores a backup into `database` with our own verb. Returns what failed and what differs.
+fn restore(
+    server: &Server,
+    database: &str,
+    site: &Site,
+    expected: &BTreeMap<String, String>,
+) -> Vec<String> {
+    server.execute(&[&format!("DROP DATABASE IF EXISTS `{database}`")]);
+    let (host, user) = (site.host(), site.latest());
+    let dirs = [host.as_path(), user.as_path()];
+    let outcome = run(site.restore_command(&dirs, database, &["-j", "3", "--progress", "none"]));
+    if outcome.code != Some(0) {
+        return vec![format!("restore: {:?} {}", outcome.code, outcome.stderr)];
+    }
+    let found = differences(expected, &fingerprint(server, database));
+    found
+        .into_iter()
+        .map(|what| format!("restored: {what}"))
+        .collect()
+}
+
+/// A topic, there and back on `server`: once with the stock client, once with our own verb.
 #[track_caller]
 fn round_trip(server: &Server, topic: &str) {
     let (source, target) = (format!("corpus_{topic}"), format!("corpus_{topic}_again"));
@@ -145,6 +172,12 @@ fn round_trip(server: &Server, topic: &str) {
     let mut failures = load(server, &target, &site);
     let (expected, found) = (fingerprint(server, &source), fingerprint(server, &target));
     failures.extend(differences(&expected, &found));
+    failures.extend(restore(
+        server,
+        &format!("corpus_{topic}_restored"),
+        &site,
+        &expected,
+    ));
     assert!(
         failures.is_empty(),
         "{topic} on {:?}: {} failures\n{}",
@@ -153,6 +186,35 @@ fn round_trip(server: &Server, topic: &str) {
         failures.join("\n")
     );
 }
+
+/// A server on which nothing is as usual: modes that change what quotes and backslashes mean,
+/// a time zone with summer time, another character set by default.
+#[test]
+fn every_topic_on_a_server_with_unusual_settings() {
+    let options = [
+        "--sql-mode=NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT",
+        "--character-set-server=latin2",
+        "--skip-log-bin",
+    ];
+    for kind in [Kind::MariaDb10, Kind::MySql9] {
+        let Some(server) = Server::start_kind(kind, &options) else {
+            continue;
+        };
+        server.execute(&SUMMER_TIME);
+        TOPICS.iter().for_each(|topic| round_trip(&server, topic));
+    }
+}
+
+/// A time zone of our own, an hour ahead, and two from the end of March to that of October.
+const SUMMER_TIME: [&str; 6] = [
+    "INSERT INTO mysql.time_zone VALUES (9000, 'N')",
+    "INSERT INTO mysql.time_zone_name VALUES ('Test/Summer', 9000)",
+    "INSERT INTO mysql.time_zone_transition_type VALUES (9000, 0, 3600, 0, 'W'), (9000, 1, 7200, 1, 'S')",
+    "INSERT INTO mysql.time_zone_transition VALUES (9000, 0, 0), (9000, 1679792400, 1), (9000, 1698541200, 0),
+       (9000, 1711846800, 1), (9000, 1729990800, 0), (9000, 1743296400, 1), (9000, 1761440400, 0)",
+    "FLUSH TABLES",
+    "SET GLOBAL time_zone = 'Test/Summer'",
+];
 
 /// A test for each topic, on every server.
 macro_rules! topics {

@@ -15,7 +15,7 @@ SET restrict_fk_on_non_standard_key = 0;
 CREATE TABLE lax_parent (id INT, n INT, KEY (n));
 CREATE TABLE lax_child (id INT PRIMARY KEY, n INT, FOREIGN KEY (n) REFERENCES lax_parent (n));
 INSERT INTO lax_parent VALUES (1, 5), (2, 5); INSERT INTO lax_child VALUES (1, 5);
-CREATE TABLE engine_attributes (id INT PRIMARY KEY, v INT COMMENT 'c' ENGINE_ATTRIBUTE='{"a": 1}', b INT SECONDARY_ENGINE_ATTRIBUTE='{"b": 2}') ENGINE_ATTRIBUTE='' COMMENT='x';
+CREATE TABLE engine_attributes (id INT PRIMARY KEY, v INT COMMENT 'c', b INT SECONDARY_ENGINE_ATTRIBUTE='{"b": 2}') SECONDARY_ENGINE_ATTRIBUTE='{"t": 1}' COMMENT='x';
 CREATE TABLE compressed_pages (id INT PRIMARY KEY, v TEXT) COMPRESSION='zlib';
 INSERT INTO compressed_pages VALUES (1, REPEAT('x', 5000));
 CREATE TABLE stored_formats (id INT PRIMARY KEY, a INT COLUMN_FORMAT FIXED, b VARCHAR(10) COLUMN_FORMAT DYNAMIC STORAGE DISK) TABLESPACE innodb_file_per_table;
