@@ -17,9 +17,8 @@ use fastrand::Rng;
 use mysql::prelude::Queryable;
 
 use crate::compare::{differences, fingerprint};
-use crate::restore::restore;
 use crate::server::{Kind, Server, shared};
-use crate::site::{Lists, Site, json};
+use crate::site::{Lists, Site, json, run};
 use tables::Table;
 use types::{Charset, Palette, pick};
 
@@ -137,12 +136,12 @@ fn round(server: &Server, seed: u64, count: usize) {
         stop("the backup failed", &backup.stderr);
     }
     assert_split(&site, &tables);
-    let restored = restore(
-        server,
-        &site,
+    let (host, user) = (site.host(), site.latest());
+    let restored = run(site.restore_command(
+        &[&host, &user],
         &into,
         &["-j", &loaders, "--progress", "none"],
-    );
+    ));
     let mut said = restored.stderr;
     if restored.code == Some(0) {
         said.clear();
