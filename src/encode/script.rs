@@ -160,8 +160,8 @@ fn in_its_charset(definition: &Definition, before: &str, create: &[u8], after: &
     let (mut out, mut end) = (Vec::new(), String::new());
     if told {
         // The client passes this on as SET NAMES, so what the object needs follows it.
-        out.extend_from_slice(format!("charset {charset}\n").as_bytes());
-        end = "charset utf8mb4\n".to_owned();
+        out.extend_from_slice(format!("\\C {charset}\n").as_bytes());
+        end = "\\C utf8mb4\n".to_owned();
     }
     for part in [before.as_bytes(), create, end.as_bytes(), after.as_bytes()] {
         out.extend_from_slice(part);

@@ -1,6 +1,6 @@
 //! Taking the files of a backup apart into statements, as the stock client does: by the
 //! delimiter outside quotes, and by the two client commands that our files use, `DELIMITER` and
-//! `charset`, each on a line of its own. Holds one statement at a time in memory.
+//! `\C`, each on a line of its own. Holds one statement at a time in memory.
 
 use std::io::{self, BufRead};
 
@@ -69,7 +69,7 @@ impl<R: BufRead> Statements<R> {
         if self.delimiter.is_some() {
             return false;
         }
-        if let Some(charset) = line.strip_prefix(b"charset ") {
+        if let Some(charset) = line.strip_prefix(b"\\C ") {
             self.is_lead = lead_bytes(charset.trim_ascii_end());
             return true;
         }
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn second_bytes_of_characters_are_no_quotes() {
-        let text = b"charset gbk\nCREATE VIEW `v` AS SELECT '\x81\x5c' AS `a;b`;\ncharset utf8mb4\nSET a=1;\n";
+        let text =
+            b"\\C gbk\nCREATE VIEW `v` AS SELECT '\x81\x5c' AS `a;b`;\n\\C utf8mb4\nSET a=1;\n";
         let found = all(text).unwrap();
         assert_eq!(found.len(), 2);
         assert!(found[0].ends_with(b"`a;b`"));

@@ -11,6 +11,7 @@ mod corpus;
 mod server;
 mod site;
 
+mod access;
 mod categories;
 mod cli;
 mod connections;

@@ -30,7 +30,12 @@ pub(super) fn sql(
             let there = |name: &str| charsets.iter().any(|(charset, ..)| charset == name);
             let written = TEXTS.iter().filter(|(name, _)| there(name));
             written
-                .map(|(name, text)| (format!("objects in {name}"), objects_in(name, text)))
+                .map(|(name, text)| {
+                    (
+                        format!("objects in {name}"),
+                        objects_in(name, text, mariadb),
+                    )
+                })
                 .collect()
         }
         _ => Vec::new(),
@@ -54,20 +59,24 @@ const TEXTS: [(&str, &[u8]); 12] = [
 ];
 
 /// A view, a routine, a trigger and an event written by a client that uses `charset`.
-fn objects_in(charset: &str, text: &[u8]) -> Vec<u8> {
-    let template = "charset {cs}
+/// MySQL takes no comments in other character sets.
+fn objects_in(charset: &str, text: &[u8], mariadb: bool) -> Vec<u8> {
+    let template = "\\C {cs}
 SET sql_mode='';
 CREATE TABLE on_{cs} (id INT);
 CREATE VIEW v_{cs} AS SELECT '{text}' AS c, _{cs}'{text}' AS d;
 DELIMITER //
-CREATE PROCEDURE p_{cs} () BEGIN SELECT '{text}'; /* {text} */ SELECT '{text}'; END//
+CREATE PROCEDURE p_{cs} () BEGIN SELECT '{text}'; {comment} SELECT '{text}'; END//
 CREATE FUNCTION f_{cs} () RETURNS INT DETERMINISTIC RETURN LENGTH('{text}')//
 CREATE TRIGGER t_{cs} BEFORE INSERT ON on_{cs} FOR EACH ROW SET @t = '{text}'//
 CREATE EVENT e_{cs} ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 00:00:00' DISABLE DO BEGIN SELECT '{text}'; END//
 DELIMITER ;
-charset utf8mb4
+\\C utf8mb4
 ";
-    let template = template.replace("{cs}", charset);
+    let comment = if mariadb { "/* {text} */" } else { "" };
+    let template = template
+        .replace("{cs}", charset)
+        .replace("{comment}", comment);
     let mut parts = template.split("{text}");
     let mut sql = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {

@@ -124,6 +124,8 @@ pub(crate) fn load(server: &Server, database: &str, site: &Site) -> Vec<String> 
 /// Feeds one file to the stock client; what it complains about, if it does.
 fn feed(server: &Server, database: &str, file: &Path) -> Option<String> {
     let mut command = server.stock_client(database);
+    // MySQL's client knows \C only so.
+    command.args(Some("--commands").filter(|_| server.kind().is_mysql()));
     command
         .args(["--binary-mode", "--comments"])
         .arg("--max-allowed-packet=1G")

@@ -232,6 +232,10 @@ impl Server {
 
     fn try_feed(&self, database: &str, sql: &[u8]) -> Output {
         let mut command = self.stock_client(database);
+        if self.kind.is_mysql() {
+            // Its later versions do not know \C otherwise.
+            command.arg("--commands");
+        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
