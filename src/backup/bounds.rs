@@ -78,8 +78,9 @@ impl Walk<'_> {
                 let above = self.key.above(&bound);
                 let query = format!("{select}{above} ORDER BY {columns} LIMIT 1");
                 match self.read_key(&query)? {
-                    Some(next) => bound = next,
-                    None => break,
+                    // A key above itself would be found for ever; the chunks' rows are counted.
+                    Some(next) if next != bound => bound = next,
+                    _ => break,
                 }
             }
             bounds.push(bound);

@@ -52,7 +52,7 @@ impl CellKind {
         }
         if let Some(charset) = &column.charset {
             return match charset.as_str() {
-                "utf8mb4" | "utf8mb3" | "utf8" | "ascii" => CellKind::Utf8(charset.clone()),
+                "utf8mb4" | "utf8mb3" | "utf8" => CellKind::Utf8(charset.clone()),
                 "ucs2" | "utf16" | "utf16le" | "utf32" | "swe7" => CellKind::Wide(charset.clone()),
                 "big5" | "cp932" | "sjis" | "gbk" | "gb2312" | "gb18030" | "ujis" | "eucjpms"
                 | "euckr" => CellKind::MultiByte(charset.clone()),

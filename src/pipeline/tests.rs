@@ -28,6 +28,7 @@ fn table() -> Table {
         members: 0,
         by_number: false,
         fixed_decimals: false,
+        sorted_with_pad: false,
     };
     Table {
         name: "t".into(),

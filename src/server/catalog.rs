@@ -104,6 +104,9 @@ pub struct Column {
     /// Whether a FLOAT or DOUBLE is stated with a fixed number of decimals, which may be
     /// fewer than it has.
     pub fixed_decimals: bool,
+    /// Whether it is a CHAR with one of MariaDB's NO PAD collations: an index sorts it with the
+    /// spaces at its end, a comparison does without them, so that a range may miss rows.
+    pub sorted_with_pad: bool,
 }
 
 /// The two columns that say from when to when a row of a system-versioned table was valid.
@@ -393,7 +396,8 @@ fn tables(conn: &mut Conn, flavor: &Flavor, listing: &Listing) -> Result<BTreeMa
 fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
                  GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
-                 DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL \
+                 DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
+                 DATA_TYPE = 'char' AND COALESCE(COLLATION_NAME LIKE '%nopad%', FALSE) \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
     type Row = (
@@ -406,9 +410,10 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         Option<String>,
         String,
         bool,
+        bool,
     );
     for row in rows::<Row>(conn, query)? {
-        let (table, name, data_type, charset, nullable, extra, expression, list, fixed) = row;
+        let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad) = row;
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
             continue;
@@ -438,6 +443,7 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
             generated: computed && !(table.versioned && period.is_some()),
             period,
             fixed_decimals: fixed,
+            sorted_with_pad: pad,
         });
     }
     Ok(())
@@ -495,6 +501,7 @@ fn add_hidden_period(table: &mut Table) {
         members: 0,
         by_number: false,
         fixed_decimals: false,
+        sorted_with_pad: false,
     }));
 }
 

@@ -130,13 +130,14 @@ impl Connector {
 
     /// Settings that every session of ours needs: statements in utf8mb4, values as stored,
     /// bounded waits for locks, no other limits on time. Variables that one product lacks are
-    /// set only where they exist.
+    /// set only where they exist. Ranges of one index are not merged: MariaDB finds no rows by
+    /// that where the last column of the key is descending.
     fn prepare_session(&self, conn: &mut Conn) -> Result<(), mysql::Error> {
         conn.query_drop("SET NAMES utf8mb4")?;
         conn.query_drop(format!(
             "SET SESSION sql_mode='', time_zone='+00:00', sql_quote_show_create=1, \
              sql_select_limit=DEFAULT, net_read_timeout=3600, net_write_timeout=3600, \
-             wait_timeout=86400, lock_wait_timeout={}",
+             wait_timeout=86400, optimizer_switch='index_merge=off', lock_wait_timeout={}",
             self.lock_wait_timeout.as_secs().max(1)
         ))?;
         conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;

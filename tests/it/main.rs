@@ -21,6 +21,7 @@ mod edges;
 mod faults;
 mod memory;
 mod odd;
+mod random;
 mod restore;
 mod secrets;
 mod servers;
