@@ -2,7 +2,7 @@
 //! transaction, committed only after the checksum of its file has been found right; whoever
 //! loads the last chunk of a table builds its indexes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -272,9 +272,18 @@ impl Crew<'_> {
         )
     }
 
-    /// Loads the rows of all tables; `staged` says what is built after those of each.
-    pub(super) fn load(&self, ledger: &Ledger, staged: &BTreeMap<String, Staged>) -> Result<()> {
-        let tables: Vec<Loading<'_>> = self.source.tables.iter().filter_map(Loading::of).collect();
+    /// Loads the rows of all tables; `staged` says what is built after those of each, and
+    /// `unsafe_tables` which have no transactions.
+    pub(super) fn load(
+        &self,
+        ledger: &Ledger,
+        staged: &BTreeMap<String, Staged>,
+        unsafe_tables: &BTreeSet<String>,
+    ) -> Result<()> {
+        let tables = self.source.tables.iter();
+        let tables: Vec<Loading<'_>> = tables
+            .filter_map(|table| Loading::of(table, !unsafe_tables.contains(&table.name)))
+            .collect();
         let mut jobs: Vec<(usize, usize)> = Vec::new();
         for (number, table) in tables.iter().enumerate() {
             jobs.extend((0..table.chunks.len()).map(|chunk| (number, chunk)));
@@ -317,6 +326,7 @@ struct Loading<'a> {
     backup: usize,
     chunks: &'a [ChunkEntry],
     compressed: bool,
+    transactional: bool,
     rows: u64,
     auto_increment: Option<u64>,
     /// Chunks that are not loaded yet.
@@ -324,13 +334,14 @@ struct Loading<'a> {
 }
 
 impl<'a> Loading<'a> {
-    fn of(table: &'a SourceTable) -> Option<Loading<'a>> {
+    fn of(table: &'a SourceTable, transactional: bool) -> Option<Loading<'a>> {
         let (backup, data) = table.rows.as_ref()?;
         Some(Loading {
             name: &table.name,
             backup: *backup,
             chunks: &data.chunks,
             compressed: data.compression == "zstd",
+            transactional,
             rows: data.rows,
             auto_increment: table
                 .auto_increment
@@ -422,7 +433,8 @@ impl Totals {
     }
 }
 
-/// Loads one chunk, all of it or nothing (in a table with transactions).
+/// Loads one chunk, all of it or nothing. In a table without transactions it is entered in the
+/// ledger after its rows: a MySQL server with GTIDs takes no such rows in a transaction.
 fn load_chunk(
     worker: &mut Worker<'_>,
     table: &Loading<'_>,
@@ -433,9 +445,11 @@ fn load_chunk(
     let backup = &worker.crew.source.backups[table.backup];
     let flawed = |flaw: &Flaw| backup.flawed(&entry.file, flaw);
     let mut file = backup.file(&entry.file).map_err(|flaw| flawed(&flaw))?;
-    worker.execute(b"START TRANSACTION")?;
-    if !enter(&mut worker.conn, item)? {
-        return worker.execute(b"ROLLBACK");
+    if table.transactional {
+        worker.execute(b"START TRANSACTION")?;
+        if !enter(&mut worker.conn, item)? {
+            return worker.execute(b"ROLLBACK");
+        }
     }
     let run = run_chunk(worker, &mut file, table, entry);
     // Damage explains whatever else went wrong, and is what the user can act on.
@@ -444,7 +458,11 @@ fn load_chunk(
         _ => file.finish().map_err(|flaw| flawed(&flaw)),
     };
     checked.and(run.map_err(|e| e.within(&entry.file.file)))?;
-    worker.execute(b"COMMIT")
+    if table.transactional {
+        worker.execute(b"COMMIT")
+    } else {
+        enter(&mut worker.conn, item).map(drop)
+    }
 }
 
 fn run_chunk(

@@ -170,9 +170,9 @@ pub fn run(
         phase: Phase::CreateTables,
     });
     let staged = restore.create_tables(&crew, &ledger)?;
-    restore.redo_unsafe_tables(&mut control, &mut ledger)?;
+    let unsafe_tables = restore.redo_unsafe_tables(&mut control, &mut ledger)?;
     observer.event(&Event::Phase { phase: Phase::Load });
-    crew.load(&ledger, &staged)?;
+    crew.load(&ledger, &staged, &unsafe_tables)?;
     observer.event(&Event::Phase {
         phase: Phase::CreateObjects,
     });
@@ -421,10 +421,15 @@ impl<'a> Restore<'a> {
         Ok(staged)
     }
 
-    /// A table without transactions may hold part of a chunk that an earlier run was loading: it
-    /// is emptied, and loaded from its beginning.
-    fn redo_unsafe_tables(&self, control: &mut Conn, ledger: &mut Ledger) -> Result<()> {
+    /// Finds the tables without transactions. One of them may hold part of a chunk that an
+    /// earlier run was loading: it is emptied, and loaded from its beginning.
+    fn redo_unsafe_tables(
+        &self,
+        control: &mut Conn,
+        ledger: &mut Ledger,
+    ) -> Result<BTreeSet<String>> {
         let listing = Listing::read(control)?;
+        let mut found = BTreeSet::new();
         for table in &self.source.tables {
             let Some((_, data)) = &table.rows else {
                 continue;
@@ -440,8 +445,9 @@ impl<'a> Restore<'a> {
                 target::empty_table(control, table)?;
                 ledger.forget(control, &items)?;
             }
+            found.insert(table.name.clone());
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Foreign keys, then everything that stands on tables, in the order of the manifest.

@@ -6,6 +6,7 @@ use mysql::Conn;
 use mysql::prelude::{FromRow, Queryable};
 
 use super::ledger;
+use super::load::prepare;
 use super::source::{Source, SourceTable};
 use super::{Content, Request};
 use crate::error::{Error, ErrorKind, Result};
@@ -207,6 +208,11 @@ pub(super) fn drop_object(conn: &mut Conn, kind: &str, name: &str) -> Result<()>
             let drop = |t: &String| format!("DROP TRIGGER IF EXISTS {}", quote_identifier(t));
             triggers.iter().map(drop).collect()
         }
+        // A word of its own only in this mode, before 11.
+        "package" => vec![
+            "SET SESSION sql_mode=CONCAT(@@sql_mode, ',ORACLE')".to_owned(),
+            format!("DROP PACKAGE IF EXISTS {}", quote_identifier(name)),
+        ],
         kind => vec![format!(
             "DROP {} IF EXISTS {}",
             kind.to_ascii_uppercase(),
@@ -214,7 +220,11 @@ pub(super) fn drop_object(conn: &mut Conn, kind: &str, name: &str) -> Result<()>
         )],
     };
     for statement in statements {
-        run(conn, &statement).map_err(|e| e.within(format_args!("{kind} `{name}`")))?;
+        run(conn, &statement)?;
+    }
+    if kind == "package" {
+        // The mode says ANSI_QUOTES too, and would stay.
+        prepare(conn)?;
     }
     Ok(())
 }

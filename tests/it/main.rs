@@ -27,3 +27,4 @@ mod servers;
 mod services;
 mod settings;
 mod source;
+mod verify;

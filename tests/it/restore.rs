@@ -7,8 +7,7 @@ use mysql::prelude::Queryable;
 use rustix::process::Signal;
 
 use crate::compare::{assert_same, fingerprint};
-use crate::corpus;
-use crate::server::{Kind, Server, shared, with_binlog};
+use crate::server::{Server, with_binlog};
 use crate::site::{Lists, Outcome, RUN_BOUND, Site, json, run, start};
 
 /// Restores both directories of a site's newest backup into `database`.
@@ -20,41 +19,6 @@ fn command(site: &Site, database: &str, arguments: &[&str]) -> std::process::Com
     let (host, user) = (site.host(), site.latest());
     let dirs = [host.as_path(), user.as_path()];
     site.restore_command(&dirs, database, arguments)
-}
-
-fn every_topic_comes_back_on(kind: Kind) {
-    let Some(server) = shared(kind) else { return };
-    let mut failed = Vec::new();
-    for topic in corpus::TOPICS {
-        let (from, into) = (format!("rest_{topic}"), format!("rest_{topic}_again"));
-        corpus::fill(server, &from, topic);
-        let site = corpus::back_up(server, &from);
-        server.execute(&[&format!("DROP DATABASE IF EXISTS `{into}`")]);
-        let outcome = restore(&site, &into, &["-j", "3"]);
-        if outcome.code != Some(0) {
-            failed.push(format!("{topic}: {}", outcome.stderr));
-            continue;
-        }
-        let found =
-            crate::compare::differences(&fingerprint(server, &from), &fingerprint(server, &into));
-        failed.extend(found.into_iter().map(|what| format!("{topic}: {what}")));
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-#[test]
-fn every_topic_comes_back_on_mariadb_10() {
-    every_topic_comes_back_on(Kind::MariaDb10);
-}
-
-#[test]
-fn every_topic_comes_back_on_mariadb_11() {
-    every_topic_comes_back_on(Kind::MariaDb11);
-}
-
-#[test]
-fn every_topic_comes_back_on_mysql_9() {
-    every_topic_comes_back_on(Kind::MySql9);
 }
 
 /// A parent and a child of several MiB with secondary keys, a table without transactions in

@@ -57,6 +57,7 @@ impl Bar {
     fn phase(&self, inner: &mut Inner, phase: Phase) {
         if phase.has_progress() {
             self.clear_lines(inner);
+            inner.meter = Meter::default();
             self.whole.set_position(0);
             self.whole.set_style(data_style());
             self.whole.set_message("");

@@ -105,6 +105,8 @@ impl Observer for Plain {
         match event {
             Event::Phase { phase } => {
                 state.phase = Some(*phase);
+                // What it measures from begins anew.
+                state.meter = Meter::default();
                 state.latest = None;
                 drop(state);
                 self.shared.say(phase_name(*phase));

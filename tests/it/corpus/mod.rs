@@ -8,6 +8,7 @@
 
 mod generated;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +18,7 @@ use mysql::prelude::Queryable;
 
 use crate::compare::{differences, files, fingerprint, read_sql};
 use crate::server::{Kind, Server, shared};
-use crate::site::{Lists, Site};
+use crate::site::{Lists, Site, run};
 
 /// All topics.
 pub(crate) const TOPICS: [&str; 13] = [
@@ -143,7 +144,28 @@ fn feed(server: &Server, database: &str, file: &Path) -> Option<String> {
     failed.then(|| format!("loading {}: {}", file.display(), said.trim()))
 }
 
-/// A topic, there and back on `server`.
+/// Restores a backup into `database` with our own verb. Returns what failed and what differs.
+fn restore(
+    server: &Server,
+    database: &str,
+    site: &Site,
+    expected: &BTreeMap<String, String>,
+) -> Vec<String> {
+    server.execute(&[&format!("DROP DATABASE IF EXISTS `{database}`")]);
+    let (host, user) = (site.host(), site.latest());
+    let dirs = [host.as_path(), user.as_path()];
+    let outcome = run(site.restore_command(&dirs, database, &["-j", "3", "--progress", "none"]));
+    if outcome.code != Some(0) {
+        return vec![format!("restore: {:?} {}", outcome.code, outcome.stderr)];
+    }
+    let found = differences(expected, &fingerprint(server, database));
+    found
+        .into_iter()
+        .map(|what| format!("restored: {what}"))
+        .collect()
+}
+
+/// A topic, there and back on `server`: once with the stock client, once with our own verb.
 #[track_caller]
 fn round_trip(server: &Server, topic: &str) {
     let (source, target) = (format!("corpus_{topic}"), format!("corpus_{topic}_again"));
@@ -152,6 +174,12 @@ fn round_trip(server: &Server, topic: &str) {
     let mut failures = load(server, &target, &site);
     let (expected, found) = (fingerprint(server, &source), fingerprint(server, &target));
     failures.extend(differences(&expected, &found));
+    failures.extend(restore(
+        server,
+        &format!("corpus_{topic}_restored"),
+        &site,
+        &expected,
+    ));
     assert!(
         failures.is_empty(),
         "{topic} on {:?}: {} failures\n{}",
