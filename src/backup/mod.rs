@@ -25,6 +25,7 @@ use crate::survey::Survey;
 mod bounds;
 mod contents;
 mod data;
+mod json;
 mod structure;
 
 use contents::Contents;
@@ -80,6 +81,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     let mut contents = Contents::new(&survey, &catalog, &destinations, request);
     contents.refuse_what_would_not_come_back()?;
     structure::save(&mut contents, &pool, &stagings, interrupt)?;
+    json::warn_of_lost_types(&contents, &pool, &report, interrupt)?;
     let (data_began, threads_used) = (Instant::now(), pool.size());
     data::save(
         &mut contents,

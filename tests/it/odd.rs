@@ -5,7 +5,7 @@ use std::time::Duration;
 use mysql::prelude::Queryable;
 
 use crate::compare::{assert_same, files, fingerprint, read_sql};
-use crate::server::{Server, with_binlog};
+use crate::server::{Kind, Server, shared, with_binlog};
 use crate::services;
 use crate::site::{Lists, RUN_BOUND, Site, assert_no_leftovers, chunks, start, walk};
 
@@ -219,4 +219,46 @@ fn a_destination_of_another_database_is_refused_at_once_and_stays_as_it_is() {
     let site = site.connect_as(server, "odd_two", "odd_two", &password);
     site.backup(&[]).expect_code(2).expect_said("odd_one");
     assert_eq!(roots(&site), before);
+}
+
+#[test]
+fn types_that_the_text_of_json_does_not_tell_are_warned_of_by_name() {
+    let Some(server) = shared(Kind::MySql9) else {
+        return;
+    };
+    server.create_database("odd_json");
+    let kept = [
+        "1",
+        "18446744073709551615",
+        "{\"a\": [1.5, \"x\", null, true, -1]}",
+        "[]",
+    ];
+    let lost = [
+        "JSON_OBJECT('a', JSON_ARRAY(1, CURRENT_DATE))",
+        "JSON_ARRAY(JSON_ARRAY(CAST(1.5 AS DECIMAL(5, 2))))",
+        "CAST(CAST(5 AS UNSIGNED) AS JSON)",
+        "JSON_OBJECT('k', JSON_OBJECT('l', X'00FF'))",
+        "CAST(TIME('10:00:00') AS JSON)",
+    ];
+    let kept = kept
+        .map(|text| format!("(CAST('{text}' AS JSON))"))
+        .join(",");
+    let mut sql = format!("CREATE TABLE kept (j JSON); INSERT INTO kept VALUES {kept}, (NULL);");
+    for (at, document) in lost.iter().enumerate() {
+        let create = format!("CREATE TABLE lost_{at} (id INT, j JSON); INSERT INTO lost_{at}");
+        sql.push_str(&format!("{create} VALUES (1, '{{}}'), (2, {document});"));
+    }
+    server.feed("odd_json", "documents", sql.as_bytes());
+    let lists = Lists {
+        local: vec!["kept", "lost_0", "lost_1", "lost_2", "lost_3", "lost_4"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, "odd_json", &lists);
+    let outcome = site.backup_ok(&["--progress", "none"]);
+    for table in &lists.local {
+        let warned = outcome
+            .stderr
+            .contains(&format!("`{table}`: JSON column `j`"));
+        assert_eq!(warned, *table != "kept", "{table}: {}", outcome.stderr);
+    }
 }

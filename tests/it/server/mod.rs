@@ -114,6 +114,8 @@ impl Server {
             .args(base_options(&dir.join("data")));
         command.arg(format!("--socket={}", socket_in(&dir).display()));
         command.arg(format!("--pid-file={}", dir.join("server.pid").display()));
+        // A server that starts clears what it takes for leftovers of its own there.
+        command.arg(format!("--tmpdir={}", dir.display()));
         command.args(kind.options()).args(options);
         command.arg(if port.is_some() {
             "--bind-address=127.0.0.1"
