@@ -525,8 +525,7 @@ fn finish_table(
             worker,
             table.name,
             keys,
-            "information_schema.STATISTICS",
-            "INDEX_NAME",
+            "information_schema.STATISTICS WHERE INDEX_NAME=?",
         )?;
     }
     if let Some(next) = table.auto_increment.filter(|next| *next > 1) {
@@ -547,25 +546,19 @@ pub(super) fn add_foreign_keys(
         worker,
         table,
         keys,
-        "information_schema.TABLE_CONSTRAINTS",
-        "CONSTRAINT_NAME",
+        // A unique key or a CHECK may have the name as well.
+        "information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_TYPE='FOREIGN KEY' AND CONSTRAINT_NAME=?",
     )
 }
 
 /// Runs an `ALTER TABLE`, unless what it adds is there: a run that was killed may have sent it.
-fn add(
-    worker: &mut Worker<'_>,
-    table: &str,
-    addition: &Addition,
-    list: &str,
-    column: &str,
-) -> Result<()> {
-    let query = format!(
-        "SELECT 1 FROM {list} WHERE TABLE_SCHEMA=DATABASE() AND TABLE_NAME=? AND {column}=? LIMIT 1"
-    );
+/// `of_its_name` is where the server lists things of that kind, by name.
+fn add(worker: &mut Worker<'_>, table: &str, addition: &Addition, of_its_name: &str) -> Result<()> {
+    let query =
+        format!("SELECT 1 FROM {of_its_name} AND TABLE_SCHEMA=DATABASE() AND TABLE_NAME=? LIMIT 1");
     let there = |conn: &mut Conn| -> Result<bool> {
         let found: Option<u8> = conn
-            .exec_first(&query, (table, &addition.first))
+            .exec_first(&query, (&addition.first, table))
             .map_err(|e| query_error("cannot look for an index", e))?;
         Ok(found.is_some())
     };

@@ -283,3 +283,30 @@ fn incomplete_foreign_and_damaged_directories_are_refused_before_anything_is_wri
         &fingerprint(server, again),
     );
 }
+
+#[test]
+fn a_foreign_key_comes_back_beside_a_unique_key_of_its_name() {
+    let Some(server) = with_binlog() else { return };
+    server.create_database("rest_names");
+    server.feed(
+        "rest_names",
+        "the tables",
+        b"CREATE TABLE parent (id INT PRIMARY KEY);
+          INSERT INTO parent SELECT seq FROM seq_1_to_20000;
+          CREATE TABLE child (id INT PRIMARY KEY, p INT, v VARCHAR(400), UNIQUE KEY same (p), KEY v (v(9)),
+            CONSTRAINT same FOREIGN KEY (p) REFERENCES parent (id));
+          INSERT INTO child SELECT seq, seq, repeat(md5(seq), 8) FROM seq_1_to_20000;",
+    );
+    let lists = Lists {
+        local: vec!["parent", "child"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, "rest_names", &lists);
+    site.backup_ok(&["--progress", "none"]);
+    server.execute(&["DROP DATABASE IF EXISTS rest_names_again"]);
+    restore(&site, "rest_names_again", &[]).expect_code(0);
+    assert_same(
+        &fingerprint(server, "rest_names"),
+        &fingerprint(server, "rest_names_again"),
+    );
+}
