@@ -1,323 +1,70 @@
-//! Creating tables and loading rows over several connections at once. Each chunk is one
-//! transaction, committed only after the checksum of its file has been found right; whoever
-//! loads the last chunk of a table builds its indexes.
+//! Loading rows. Each chunk is one transaction, committed only after the checksum of its file
+//! has been found right; whoever loads the last chunk of a table builds its indexes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, bounded};
 use mysql::Conn;
 use mysql::prelude::Queryable;
 
 use super::create::{Addition, Staged};
+use super::crew::{Change, Crew, Meter, Worker, undecodable};
 use super::ledger::{Ledger, enter};
-use super::source::{Source, SourceTable};
-use super::statements::Statements;
+use super::source::SourceTable;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer, Progress, WorkerProgress};
-use crate::interrupt::Interrupt;
-use crate::pipeline::Failure;
-use crate::server::connect::{Connector, query_error};
+use crate::event::{Event, Progress, WorkerProgress};
+use crate::server::connect::query_error;
 use crate::server::quote_identifier;
-use crate::server::rows::execute;
 use crate::store::manifest::{ChunkEntry, TableKind};
 use crate::store::open::{CheckedFile, Flaw};
 
-/// How often progress is told.
-const TICK: Duration = Duration::from_millis(100);
-/// Bytes read from a file at once.
-const READ_BYTES: usize = 256 << 10;
-
-/// What all workers share.
-pub(super) struct Crew<'a> {
-    pub(super) source: &'a Source,
-    /// Opens connections in the target database.
-    pub(super) connector: &'a Connector,
-    pub(super) threads: usize,
-    /// Whether the files' own session settings are of another product than the target.
-    pub(super) foreign: bool,
-    pub(super) observer: &'a dyn Observer,
-    pub(super) interrupt: &'a Interrupt,
-}
-
-/// What one worker is doing; it writes, the coordinator looks.
-#[derive(Default)]
-struct Meter {
-    /// The job from 1; 0 while there is none.
-    job: AtomicUsize,
-    raw_bytes: AtomicU64,
-}
-
-/// A worker's own things.
-pub(super) struct Worker<'a> {
-    pub(super) conn: Conn,
-    crew: &'a Crew<'a>,
-    stop: &'a Interrupt,
-    meter: &'a Meter,
-}
-
-impl Worker<'_> {
-    /// Runs a statement; an interrupt or another worker's failure ends the wait for it.
-    pub(super) fn execute(&mut self, statement: &[u8]) -> Result<()> {
-        execute(
-            &mut self.conn,
-            statement,
-            self.crew.connector.is_encrypted(),
-            self.stop,
-        )
+/// Loads the rows of all tables; `staged` says what is built after those of each, and
+/// `unsafe_tables` which have no transactions.
+pub(super) fn load(
+    crew: &Crew<'_>,
+    ledger: &Ledger,
+    staged: &BTreeMap<String, Staged>,
+    unsafe_tables: &BTreeSet<String>,
+) -> Result<()> {
+    let tables = crew.source.tables.iter();
+    let tables: Vec<Loading<'_>> = tables
+        .filter_map(|table| Loading::of(table, !unsafe_tables.contains(&table.name)))
+        .collect();
+    let mut jobs: Vec<(usize, usize)> = Vec::new();
+    for (number, table) in tables.iter().enumerate() {
+        jobs.extend((0..table.chunks.len()).map(|chunk| (number, chunk)));
     }
-
-    /// Runs the statements of a file, but those that `skip` names. On another product the
-    /// settings around them do not apply; the session has its own.
-    pub(super) fn run_file(
-        &mut self,
-        source: impl Read,
-        mut change: impl FnMut(&[u8]) -> Change,
-    ) -> Result<()> {
-        if self.crew.foreign {
-            prepare(&mut self.conn)?;
-        }
-        let mut statements = Statements::new(BufReader::with_capacity(READ_BYTES, source));
-        while let Some(statement) = statements.next().map_err(undecodable)? {
-            if self.crew.foreign && is_frame(statement) {
-                continue;
+    let size = |job: &(usize, usize)| tables[job.0].chunks[job.1].raw_bytes;
+    // Largest first; the order of the manifest makes it deterministic.
+    jobs.sort_by_key(|job| (std::cmp::Reverse(size(job)), *job));
+    let total = Totals::new(&tables);
+    crew.observer.event(&Event::Planned {
+        tables: tables.len(),
+        chunks: jobs.len(),
+        rows: tables.iter().map(|table| table.rows).sum(),
+        bytes: total.raw_bytes,
+    });
+    let order = jobs.clone();
+    let progress = |meters: &[Meter]| Some(total.progress(meters, &tables, &order));
+    crew.all(jobs, progress, |worker, (number, chunk)| {
+        let table = &tables[number];
+        let load = || {
+            let item = table.item(chunk);
+            if !ledger.has(&item) {
+                load_chunk(worker, table, chunk, &item)?;
             }
-            match change(statement) {
-                Change::Keep => self.execute(statement)?,
-                Change::Skip => {}
-                Change::Instead(other) => self.execute(&other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What becomes of a statement of a file.
-pub(super) enum Change {
-    Keep,
-    Skip,
-    Instead(Vec<u8>),
-}
-
-/// Whether a statement belongs to the settings that stand around every file.
-pub(super) fn is_frame(statement: &[u8]) -> bool {
-    memchr::memmem::find(statement, b"@sb_").is_some() && statement.starts_with(b"SET ")
-        || statement.starts_with(b"SET time_zone='+00:00', sql_mode=")
-}
-
-fn undecodable(error: io::Error) -> Error {
-    Error::new(ErrorKind::Differs, "the file cannot be read to its end").because(error)
-}
-
-/// Settings of a session that loads: what the server once took, it takes again. What one product
-/// or version does not know, or does not let this user set, is left as it is: its tables cannot
-/// need it, or it is an error when they do.
-pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
-    let settings = [
-        "sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'",
-        "foreign_key_checks=0",
-        "unique_checks=0",
-        "time_zone='+00:00'",
-        // The files set it too, which would end the transaction of a chunk were it not so already.
-        "autocommit=1",
-    ];
-    conn.query_drop("SET NAMES utf8mb4")
-        .and_then(|()| conn.query_drop(format!("SET SESSION {}", settings.join(", "))))
-        .map_err(|e| query_error("cannot prepare a session", e))?;
-    let optional = [
-        "innodb_strict_mode=0",
-        "check_constraint_checks=0",
-        "restrict_fk_on_non_standard_key=0",
-        "system_versioning_alter_history=KEEP",
-        "innodb_lock_wait_timeout=3600",
-    ];
-    for setting in optional {
-        match conn.query_drop(format!("SET SESSION {setting}")) {
-            // Unknown variable; not permitted.
-            Err(mysql::Error::MySqlError(e)) if matches!(e.code, 1193 | 1227 | 1238) => {}
-            other => other.map_err(|e| query_error("cannot prepare a session", e))?,
-        }
-    }
-    Ok(())
-}
-
-impl Crew<'_> {
-    /// Applies `work` to `items` over all connections at once, and tells `progress` meanwhile.
-    /// The first error stops everybody.
-    fn all<T: Send>(
-        &self,
-        items: Vec<T>,
-        progress: impl Fn(&[Meter]) -> Option<Progress>,
-        work: impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let failure = Failure::new();
-        let workers = self.threads.min(items.len());
-        let meters: Vec<Meter> = (0..workers).map(|_| Meter::default()).collect();
-        let (sender, queue) = bounded(items.len());
-        for item in items.into_iter().enumerate() {
-            // The channel holds all of them.
-            let _ = sender.try_send(item);
-        }
-        drop(sender);
-        let (alive, ended) = bounded::<()>(1);
-        std::thread::scope(|scope| {
-            for meter in &meters {
-                let (queue, alive) = (queue.clone(), alive.clone());
-                let (failure, work) = (&failure, &work);
-                scope.spawn(move || {
-                    self.work(queue, meter, failure, work);
-                    drop(alive);
-                });
-            }
-            drop(alive);
-            self.watch(&ended, &failure, || progress(&meters));
-        });
-        match failure.take() {
-            Some(_) if self.interrupt.is_raised() => Err(Error::interrupted()),
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    /// One worker: takes items until there are none or somebody has failed.
-    fn work<T>(
-        &self,
-        queue: Receiver<(usize, T)>,
-        meter: &Meter,
-        failure: &Failure,
-        work: &(impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync),
-    ) {
-        let run = || -> Result<()> {
-            let mut conn = self.connector.connect()?;
-            prepare(&mut conn)?;
-            let mut worker = Worker {
-                conn,
-                crew: self,
-                stop: &failure.stop,
-                meter,
-            };
-            for (job, item) in queue {
-                if failure.stop.is_raised() {
-                    return Ok(());
-                }
-                meter.raw_bytes.store(0, Ordering::Relaxed);
-                meter.job.store(job + 1, Ordering::Relaxed);
-                work(&mut worker, item)?;
-                meter.job.store(0, Ordering::Relaxed);
+            total.add(&table.chunks[chunk]);
+            if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                finish_table(worker, table, staged.get(table.name))?;
+                total.tables_done.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         };
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failure.set(error),
-            Err(_) => failure.set(Error::new(ErrorKind::Internal, "a loader panicked")),
-        }
-    }
-
-    /// Tells progress until all workers have ended.
-    fn watch(
-        &self,
-        ended: &Receiver<()>,
-        failure: &Failure,
-        progress: impl Fn() -> Option<Progress>,
-    ) {
-        loop {
-            if self.interrupt.is_raised() && !failure.stop.is_raised() {
-                failure.set(Error::interrupted());
-            }
-            let all_ended =
-                ended.recv_timeout(TICK) == Err(crossbeam_channel::RecvTimeoutError::Disconnected);
-            if let Some(progress) = progress() {
-                self.observer.event(&Event::Progress(progress));
-            }
-            if all_ended {
-                return;
-            }
-        }
-    }
-
-    /// Applies `work` to every table.
-    pub(super) fn each_table(
-        &self,
-        tables: Vec<&SourceTable>,
-        work: impl Fn(&mut Worker<'_>, &SourceTable) -> Result<()> + Sync,
-    ) -> Result<()> {
-        self.all(
-            tables,
-            |_| None,
-            |worker, table| {
-                work(worker, table).map_err(|e| e.within(format_args!("table `{}`", table.name)))
-            },
-        )
-    }
-
-    /// Applies `work` to every item in order, over one connection.
-    pub(super) fn one_by_one<T: Sync>(
-        &self,
-        items: &[T],
-        work: impl Fn(&mut Worker<'_>, &T) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let all = vec![items];
-        self.all(
-            all,
-            |_| None,
-            |worker, items| {
-                items.iter().try_for_each(|item| {
-                    worker.stop.check()?;
-                    work(worker, item)
-                })
-            },
-        )
-    }
-
-    /// Loads the rows of all tables; `staged` says what is built after those of each, and
-    /// `unsafe_tables` which have no transactions.
-    pub(super) fn load(
-        &self,
-        ledger: &Ledger,
-        staged: &BTreeMap<String, Staged>,
-        unsafe_tables: &BTreeSet<String>,
-    ) -> Result<()> {
-        let tables = self.source.tables.iter();
-        let tables: Vec<Loading<'_>> = tables
-            .filter_map(|table| Loading::of(table, !unsafe_tables.contains(&table.name)))
-            .collect();
-        let mut jobs: Vec<(usize, usize)> = Vec::new();
-        for (number, table) in tables.iter().enumerate() {
-            jobs.extend((0..table.chunks.len()).map(|chunk| (number, chunk)));
-        }
-        let size = |job: &(usize, usize)| tables[job.0].chunks[job.1].raw_bytes;
-        // Largest first; the order of the manifest makes it deterministic.
-        jobs.sort_by_key(|job| (std::cmp::Reverse(size(job)), *job));
-        let total = Totals::new(&tables);
-        self.observer.event(&Event::Planned {
-            tables: tables.len(),
-            chunks: jobs.len(),
-            rows: tables.iter().map(|table| table.rows).sum(),
-            bytes: total.raw_bytes,
-        });
-        let order = jobs.clone();
-        let progress = |meters: &[Meter]| Some(total.progress(meters, &tables, &order));
-        self.all(jobs, progress, |worker, (number, chunk)| {
-            let table = &tables[number];
-            let load = || {
-                let item = table.item(chunk);
-                if !ledger.has(&item) {
-                    load_chunk(worker, table, chunk, &item)?;
-                }
-                total.add(&table.chunks[chunk]);
-                if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    finish_table(worker, table, staged.get(table.name))?;
-                    total.tables_done.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            };
-            let mut load = load;
-            load().map_err(|e: Error| e.within(format_args!("table `{}`", table.name)))
-        })
-    }
+        let mut load = load;
+        load().map_err(|e: Error| e.within(format_args!("table `{}`", table.name)))
+    })
 }
 
 /// A table whose rows are being loaded.

@@ -30,6 +30,7 @@ use crate::server::{quote_identifier, quote_string};
 use crate::store::manifest::{Manifest, TableKind};
 
 mod create;
+mod crew;
 mod definer;
 mod ledger;
 mod load;
@@ -39,8 +40,9 @@ mod statements;
 mod target;
 
 use create::Staged;
+use crew::{Change, Crew, Worker};
 use ledger::Ledger;
-use load::{Change, Crew, Worker, chunk_item};
+use load::chunk_item;
 use source::{Source, SourceObject, SourceTable};
 use target::Target;
 
@@ -137,7 +139,7 @@ pub fn run(
         observer,
         interrupt,
     };
-    load::prepare(&mut control)?;
+    crew::prepare(&mut control)?;
     lock(&mut control, database)?;
     let target = Target::read(&mut control, database)?;
     let left = ledger::Ledger::left_behind(&mut control, database)?;
@@ -172,7 +174,7 @@ pub fn run(
     let staged = restore.create_tables(&crew, &ledger)?;
     let unsafe_tables = restore.redo_unsafe_tables(&mut control, &mut ledger)?;
     observer.event(&Event::Phase { phase: Phase::Load });
-    crew.load(&ledger, &staged, &unsafe_tables)?;
+    load::load(&crew, &ledger, &staged, &unsafe_tables)?;
     observer.event(&Event::Phase {
         phase: Phase::CreateObjects,
     });
@@ -401,8 +403,8 @@ impl<'a> Restore<'a> {
             }
         }
         let referenced: BTreeSet<String> = creates
-            .iter()
-            .flat_map(|(_, create)| create::references(create))
+            .values()
+            .flat_map(|create| create::references(create))
             .collect();
         let bytes_of = |table: &SourceTable| {
             let data = table.rows.as_ref().map(|(_, data)| data);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use mysql::Conn;
 use mysql::prelude::Queryable;
 
-use super::load::{is_frame, prepare};
+use super::crew::{is_frame, prepare};
 use super::source::{Source, SourceFile};
 use super::statements::Statements;
 use super::{Content, Request, definer};

@@ -84,9 +84,7 @@ impl<R: BufRead> Statements<R> {
         }
         loop {
             let Some(open) = quote else {
-                let Some(at) = memchr3(b'\'', b'"', b'`', rest) else {
-                    return None;
-                };
+                let at = memchr3(b'\'', b'"', b'`', rest)?;
                 quote = Some(rest[at]);
                 rest = &rest[at + 1..];
                 continue;

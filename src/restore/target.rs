@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mysql::Conn;
 use mysql::prelude::{FromRow, Queryable};
 
+use super::crew::prepare;
 use super::ledger;
-use super::load::prepare;
 use super::source::{Source, SourceTable};
 use super::{Content, Request};
 use crate::error::{Error, ErrorKind, Result};
