@@ -107,10 +107,11 @@ impl<R: BufRead> Statements<R> {
     /// The same, character by character, where the second byte of one may look like a quote or a
     /// backslash.
     fn scan_characters(&self, text: &[u8], mut quote: Option<u8>) -> Option<u8> {
-        let mut bytes = text.iter().copied();
+        // A byte that cannot end a character, as a quote cannot, is one of its own.
+        let is_tail = |byte: u8| matches!(byte, 0x40..=0x7e | 0x80..=0xfe);
+        let mut bytes = text.iter().copied().peekable();
         while let Some(byte) = bytes.next() {
-            if (self.is_lead)(byte) {
-                bytes.next();
+            if (self.is_lead)(byte) && bytes.next_if(|tail| is_tail(*tail)).is_some() {
                 continue;
             }
             match quote {
@@ -181,6 +182,13 @@ mod tests {
         let found = all(text).unwrap();
         assert_eq!(found.len(), 2);
         assert!(found[0].ends_with(b"`a;b`"));
+    }
+
+    #[test]
+    fn a_backslash_that_mysql_escapes_within_a_character_ends_no_literal_late() {
+        let text =
+            b"\\C big5\nCREATE VIEW `v` AS SELECT '\xa5\x5c\x5c\xa4\xa4' AS `a;b`;\nSET a=1;\n";
+        assert_eq!(all(text).unwrap().len(), 2);
     }
 
     #[test]
