@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stagings;
 use super::contents::Contents;
-use crate::encode::script::{
-    compound, simple, view, with_lax_foreign_keys, without_auto_increment,
-};
+use crate::encode::script::{self, compound, simple, view};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::catalog::{Listing, Table};
@@ -51,11 +49,10 @@ fn save_tables(
             TableKind::Sequence => (names::sequence_structure(name), "sequence"),
         };
         let statement = definition(session, table)?;
-        let mut create = statement.clone();
-        if table.lax_foreign_keys {
-            create = with_lax_foreign_keys(&create);
-        }
-        let text = frame.file(&format!("{what} `{name}`"), &[create]);
+        let text = frame.file(
+            &format!("{what} `{name}`"),
+            std::slice::from_ref(&statement),
+        );
         if let Some(kind) = data_kind.filter(|kind| *kind != BackupKind::Host) {
             stagings.of(kind)?.write(&file, &text)?;
         }
@@ -73,7 +70,7 @@ fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
     Ok(match table.kind {
         TableKind::Table => {
             let create = definitions::table(session, &table.name)?;
-            simple(&without_auto_increment(&create.text))
+            script::table(&create.text, table)
         }
         TableKind::Sequence => simple(&definitions::sequence(session, &table.name)?.text),
     })

@@ -26,7 +26,7 @@ pub enum CellKind {
     /// In quotes, in the file's own character set. Bytes that are not valid in it go in
     /// hexadecimal with this introducer.
     Utf8(String),
-    /// In quotes, with this introducer where a byte is beyond ASCII.
+    /// In quotes, with this introducer where a byte is no printable ASCII.
     SingleByte(String),
     /// In hexadecimal with this introducer, because a character may contain the byte of a
     /// quote or a backslash; plain where it is simple ASCII.
@@ -122,7 +122,7 @@ impl CellKind {
                 }
             }
             CellKind::SingleByte(charset) => {
-                if !value.is_ascii() {
+                if !value.iter().all(is_common) {
                     out.push(b'_');
                     out.extend_from_slice(charset.as_bytes());
                 }
@@ -131,7 +131,7 @@ impl CellKind {
             CellKind::MultiByte(charset) => {
                 if value
                     .iter()
-                    .all(|b| b.is_ascii() && !matches!(b, b'\\' | b'~'))
+                    .all(|b| is_common(b) && !matches!(b, b'\\' | b'~'))
                 {
                     write_quoted(value, out);
                 } else {
@@ -182,6 +182,12 @@ fn malformed() -> Error {
         ErrorKind::Failed,
         "the server sent a row that does not match its columns",
     )
+}
+
+/// Whether a byte is the same character in utf8mb4 and in every character set that is written in
+/// quotes. Control characters are not: MySQL's latin2 has no 7F, and would keep a `?`.
+fn is_common(byte: &u8) -> bool {
+    matches!(byte, b' '..=b'~')
 }
 
 /// What a byte becomes behind a backslash; 0 for bytes that stand for themselves. NUL, line
@@ -298,6 +304,7 @@ mod tests {
         let latin1 = CellKind::SingleByte("latin1".into());
         assert_eq!(literal(&latin1, b"plain"), b"'plain'");
         assert_eq!(literal(&latin1, b"caf\xe9"), b"_latin1'caf\xe9'");
+        assert_eq!(literal(&latin1, b"\x7f"), b"_latin1'\x7f'");
         let gbk = CellKind::MultiByte("gbk".into());
         assert_eq!(literal(&gbk, b"\x81\x5c"), b"_gbk X'815C'");
         let utf8 = CellKind::Utf8("utf8mb4".into());

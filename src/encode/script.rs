@@ -1,6 +1,7 @@
 //! What stands in a file around its statements, so that the stock client loads it whatever
 //! the session looks like, and finds its session afterwards as it was.
 
+use crate::server::catalog::{Column, Table};
 use crate::server::definitions::Definition;
 use crate::server::flavor::Flavor;
 use crate::server::{quote_identifier, quote_string};
@@ -8,7 +9,6 @@ use crate::store::manifest::DatabaseEntry;
 
 /// Session variables that a file sets and puts back.
 const SAVED: [&str; 8] = [
-    "autocommit",
     "character_set_client",
     "character_set_results",
     "collation_connection",
@@ -16,6 +16,7 @@ const SAVED: [&str; 8] = [
     "sql_mode",
     "foreign_key_checks",
     "unique_checks",
+    "autocommit",
 ];
 
 /// Variables that let the server take back what it once accepted: old row formats, rows
@@ -112,13 +113,63 @@ impl Frame {
     }
 }
 
-/// A table whose foreign keys, or those of others to it, refer to columns that are not unique,
-/// which MySQL must be told to allow.
-pub fn with_lax_foreign_keys(create: &[u8]) -> Vec<u8> {
-    let name = "restrict_fk_on_non_standard_key";
-    let allow = format!("SET @sb_{name}=@@{name}, {name}=0;\n").into_bytes();
-    let restore = format!("SET {name}=@sb_{name};\n").into_bytes();
-    [&allow, create, &restore].concat()
+/// A table, without what belongs to its rows: the server's `CREATE TABLE`, with what it leaves
+/// out, and between settings that some tables need.
+pub fn table(create: &[u8], table: &Table) -> Vec<u8> {
+    let mut statement = simple(&with_reference_systems(
+        &without_auto_increment(create),
+        table,
+    ));
+    if table.lax_foreign_keys {
+        let name = "restrict_fk_on_non_standard_key";
+        let allow = format!("SET @sb_{name}=@@{name}, {name}=0;\n").into_bytes();
+        let restore = format!("SET {name}=@sb_{name};\n").into_bytes();
+        statement = [&allow[..], &statement, &restore].concat();
+    }
+    if table.columns.iter().any(has_bare_timestamp) {
+        statement = [&set_if_off(1), &statement[..], &set_if_off(0)].concat();
+    }
+    statement
+}
+
+/// Whether a server with `explicit_defaults_for_timestamp=0` could give the column a default
+/// that it does not have.
+fn has_bare_timestamp(column: &Column) -> bool {
+    column.bare_timestamp && column.period.is_none()
+}
+
+/// Switches `explicit_defaults_for_timestamp` on, and off again, on a server where it is off:
+/// on MySQL that takes a privilege which loaders on all other servers can do without.
+fn set_if_off(value: u8) -> Vec<u8> {
+    let name = "explicit_defaults_for_timestamp";
+    let remember = if value == 1 {
+        format!("SET @sb_{name}=@@{name};\n")
+    } else {
+        String::new()
+    };
+    format!(
+        "{remember}SET @sb_set=IF(@sb_{name},'DO 0','SET {name}={value}');\n\
+         PREPARE sb FROM @sb_set;\nEXECUTE sb;\nDEALLOCATE PREPARE sb;\n"
+    )
+    .into_bytes()
+}
+
+/// MariaDB keeps the reference system of a column of geometries, but does not state it.
+fn with_reference_systems(create: &[u8], table: &Table) -> Vec<u8> {
+    let mut create = create.to_vec();
+    for column in table.columns.iter().filter(|column| column.srid != 0) {
+        let begin = format!(
+            "\n  {} {}",
+            quote_identifier(&column.name),
+            column.data_type
+        );
+        if let Some(at) = memchr::memmem::find(&create, begin.as_bytes()) {
+            let option = format!(" REF_SYSTEM_ID={}", column.srid);
+            let end = at + begin.len();
+            create.splice(end..end, option.into_bytes());
+        }
+    }
+    create
 }
 
 /// A statement that ends in `;`.

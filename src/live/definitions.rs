@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Change, Difference};
 use crate::encode::body;
-use crate::encode::script::{compound, simple, view, without_auto_increment};
+use crate::encode::script::{self, compound, simple, view};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::catalog::{Catalog, Routine};
@@ -88,10 +88,13 @@ fn live(
     let name = stated.name;
     let table = |kind| catalog.tables.get(name).filter(|table| table.kind == kind);
     Ok(match stated.kind {
-        "table" if table(TableKind::Table).is_some() => {
-            let create = definitions::table(session, name)?;
-            Some(simple(&without_auto_increment(&create.text)))
-        }
+        "table" => match table(TableKind::Table) {
+            Some(table) => {
+                let create = definitions::table(session, name)?;
+                Some(script::table(&create.text, table))
+            }
+            None => None,
+        },
         "sequence" if table(TableKind::Sequence).is_some() => {
             Some(simple(&definitions::sequence(session, name)?.text))
         }
@@ -124,7 +127,7 @@ fn live(
             let texts: Vec<_> = texts.collect::<Result<_>>()?;
             (!texts.is_empty()).then(|| concat(texts, catalog))
         }
-        "table" | "sequence" | "event" => None,
+        "sequence" | "event" => None,
         kind => {
             return Err(Error::new(
                 ErrorKind::Failed,

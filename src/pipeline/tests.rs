@@ -27,6 +27,8 @@ fn table() -> Table {
         period: None,
         members: 0,
         by_number: false,
+        bare_timestamp: false,
+        srid: 0,
         fixed_decimals: false,
         sorted_with_pad: false,
     };

@@ -297,6 +297,8 @@ mod tests {
             period: None,
             by_number: false,
             members: if data_type == "enum" { 3 } else { 0 },
+            bare_timestamp: false,
+            srid: 0,
             fixed_decimals: false,
             sorted_with_pad: false,
         }

@@ -101,6 +101,11 @@ pub struct Column {
     /// Whether the values of an ENUM or SET are told by their numbers, because names are not
     /// certain to tell them apart.
     pub by_number: bool,
+    /// Whether it has no default, although servers may make one up for its type.
+    pub bare_timestamp: bool,
+    /// The spatial reference system of a geometry where the server keeps it apart from the
+    /// definition (MariaDB), else 0.
+    pub srid: u32,
     /// Whether a FLOAT or DOUBLE is stated with a fixed number of decimals, which may be
     /// fewer than it has.
     pub fixed_decimals: bool,
@@ -288,6 +293,7 @@ impl Catalog {
         catalog.tables.values_mut().for_each(add_hidden_period);
         keys(conn, flavor, &mut catalog.tables)?;
         foreign_keys(conn, flavor, &mut catalog.tables)?;
+        reference_systems(conn, flavor, &mut catalog.tables)?;
         if !skip.contains(&ObjectKind::Triggers) {
             let query = "SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS \
                          WHERE TRIGGER_SCHEMA = DATABASE() \
@@ -397,7 +403,8 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
                  GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
                  DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
-                 DATA_TYPE = 'char' AND COALESCE(COLLATION_NAME LIKE '%nopad%', FALSE) \
+                 DATA_TYPE = 'char' AND COALESCE(COLLATION_NAME LIKE '%nopad%', FALSE), \
+                 DATA_TYPE = 'timestamp' AND IS_NULLABLE = 'NO' AND COLUMN_DEFAULT IS NULL \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
     type Row = (
@@ -411,9 +418,11 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         String,
         bool,
         bool,
+        bool,
     );
     for row in rows::<Row>(conn, query)? {
-        let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad) = row;
+        let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad, bare) =
+            row;
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
             continue;
@@ -442,6 +451,8 @@ fn columns(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
             nullable: nullable == "YES",
             generated: computed && !(table.versioned && period.is_some()),
             period,
+            bare_timestamp: bare,
+            srid: 0,
             fixed_decimals: fixed,
             sorted_with_pad: pad,
         });
@@ -500,6 +511,8 @@ fn add_hidden_period(table: &mut Table) {
         period: Some(period),
         members: 0,
         by_number: false,
+        bare_timestamp: false,
+        srid: 0,
         fixed_decimals: false,
         sorted_with_pad: false,
     }));
@@ -550,6 +563,29 @@ fn keys(conn: &mut Conn, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) 
         table
             .keys
             .retain(|key| !partial.contains(&(name.clone(), key.name.clone())));
+    }
+    Ok(())
+}
+
+/// Reads the reference systems of geometries, which MariaDB keeps to itself otherwise.
+fn reference_systems(
+    conn: &mut Conn,
+    flavor: &Flavor,
+    tables: &mut BTreeMap<String, Table>,
+) -> Result<()> {
+    if !flavor.is_mariadb() {
+        return Ok(());
+    }
+    let query = "SELECT G_TABLE_NAME, G_GEOMETRY_COLUMN, SRID \
+                 FROM information_schema.GEOMETRY_COLUMNS \
+                 WHERE G_TABLE_SCHEMA = DATABASE() AND SRID <> 0";
+    for (table, name, srid) in rows::<(String, String, u32)>(conn, query)? {
+        let columns = tables.get_mut(&table).map(|table| &mut table.columns);
+        for column in columns.into_iter().flatten() {
+            if column.name == name {
+                column.srid = srid;
+            }
+        }
     }
     Ok(())
 }

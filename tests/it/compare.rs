@@ -81,6 +81,17 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
         format!("{:?}", texts(&mut connection, defaults)),
     );
 
+    if mariadb {
+        // What SHOW CREATE TABLE does not say.
+        let systems = "SELECT g_table_name, g_geometry_column, srid
+                         FROM information_schema.geometry_columns
+                        WHERE g_table_schema = database() ORDER BY 1, 2";
+        found.insert(
+            "reference systems".to_owned(),
+            format!("{:?}", texts(&mut connection, systems)),
+        );
+    }
+
     for table in texts(&mut connection, "SHOW FULL TABLES") {
         let (name, kind) = (&table[0], table[1].as_str());
         let quoted = quote(name);

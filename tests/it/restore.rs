@@ -205,7 +205,7 @@ fn kill_and_resume(
         let come = moment(&entries);
         let mut program = start(command(site, &again, &arguments));
         let began = Instant::now();
-        while !program.ended() && !(killed < kills.max(10) && come(&entries)) {
+        while !(program.ended() || killed < kills.max(10) && come(&entries)) {
             assert!(
                 began.elapsed() < RESTORE_BOUND,
                 "waited for a restore to end"
