@@ -120,6 +120,8 @@ pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
         "foreign_key_checks=0",
         "unique_checks=0",
         "time_zone='+00:00'",
+        // The ledger's entries must not wait for a commit.
+        "autocommit=1",
     ];
     conn.query_drop("SET NAMES utf8mb4")
         .and_then(|()| conn.query_drop(format!("SET SESSION {}", settings.join(", "))))
@@ -130,6 +132,9 @@ pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
         "restrict_fk_on_non_standard_key=0",
         "system_versioning_alter_history=KEEP",
         "innodb_lock_wait_timeout=3600",
+        // Tables must not get defaults or columns that their statements do not name.
+        "explicit_defaults_for_timestamp=1",
+        "sql_generate_invisible_primary_key=0",
     ];
     for setting in optional {
         match conn.query_drop(format!("SET SESSION {setting}")) {
