@@ -55,10 +55,138 @@ pub(super) fn load(
             if !ledger.has(&item) {
                 load_chunk(worker, table, chunk, &item)?;
             }
+<<<<<<< HEAD
             total.add(&table.chunks[chunk]);
             if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
                 finish_table(worker, table, staged.get(table.name))?;
                 total.tables_done.fetch_add(1, Ordering::Relaxed);
+=======
+            match change(statement) {
+                Change::Keep => self.execute(statement)?,
+                Change::Skip => {}
+                Change::Instead(other) => self.execute(&other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a statement of a file.
+pub(super) enum Change {
+    Keep,
+    Skip,
+    Instead(Vec<u8>),
+}
+
+/// Whether a statement belongs to the settings that stand around every file.
+pub(super) fn is_frame(statement: &[u8]) -> bool {
+    memchr::memmem::find(statement, b"@sb_").is_some() && statement.starts_with(b"SET ")
+        || statement.starts_with(b"SET time_zone='+00:00', sql_mode=")
+}
+
+fn undecodable(error: io::Error) -> Error {
+    Error::new(ErrorKind::Differs, "the file cannot be read to its end").because(error)
+}
+
+/// Settings of a session that loads: what the server once took, it takes again. What one product
+/// or version does not know, or does not let this user set, is left as it is: its tables cannot
+/// need it, or it is an error when they do.
+pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
+    let settings = [
+        "sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'",
+        "foreign_key_checks=0",
+        "unique_checks=0",
+        "time_zone='+00:00'",
+        // The ledger's entries must not wait for a commit.
+        "autocommit=1",
+    ];
+    conn.query_drop("SET NAMES utf8mb4")
+        .and_then(|()| conn.query_drop(format!("SET SESSION {}", settings.join(", "))))
+        .map_err(|e| query_error("cannot prepare a session", e))?;
+    let optional = [
+        "innodb_strict_mode=0",
+        "check_constraint_checks=0",
+        "restrict_fk_on_non_standard_key=0",
+        "system_versioning_alter_history=KEEP",
+        "innodb_lock_wait_timeout=3600",
+        // Tables must not get defaults or columns that their statements do not name.
+        "explicit_defaults_for_timestamp=1",
+        "sql_generate_invisible_primary_key=0",
+    ];
+    for setting in optional {
+        match conn.query_drop(format!("SET SESSION {setting}")) {
+            // Unknown variable; not permitted.
+            Err(mysql::Error::MySqlError(e)) if matches!(e.code, 1193 | 1227 | 1238) => {}
+            other => other.map_err(|e| query_error("cannot prepare a session", e))?,
+        }
+    }
+    Ok(())
+}
+
+impl Crew<'_> {
+    /// Applies `work` to `items` over all connections at once, and tells `progress` meanwhile.
+    /// The first error stops everybody.
+    fn all<T: Send>(
+        &self,
+        items: Vec<T>,
+        progress: impl Fn(&[Meter]) -> Option<Progress>,
+        work: impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let failure = Failure::new();
+        let workers = self.threads.min(items.len());
+        let meters: Vec<Meter> = (0..workers).map(|_| Meter::default()).collect();
+        let (sender, queue) = bounded(items.len());
+        for item in items.into_iter().enumerate() {
+            // The channel holds all of them.
+            let _ = sender.try_send(item);
+        }
+        drop(sender);
+        let (alive, ended) = bounded::<()>(1);
+        std::thread::scope(|scope| {
+            for meter in &meters {
+                let (queue, alive) = (queue.clone(), alive.clone());
+                let (failure, work) = (&failure, &work);
+                scope.spawn(move || {
+                    self.work(queue, meter, failure, work);
+                    drop(alive);
+                });
+            }
+            drop(alive);
+            self.watch(&ended, &failure, || progress(&meters));
+        });
+        match failure.take() {
+            Some(_) if self.interrupt.is_raised() => Err(Error::interrupted()),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// One worker: takes items until there are none or somebody has failed.
+    fn work<T>(
+        &self,
+        queue: Receiver<(usize, T)>,
+        meter: &Meter,
+        failure: &Failure,
+        work: &(impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync),
+    ) {
+        let run = || -> Result<()> {
+            let mut conn = self.connector.connect()?;
+            prepare(&mut conn)?;
+            let mut worker = Worker {
+                conn,
+                crew: self,
+                stop: &failure.stop,
+                meter,
+            };
+            for (job, item) in queue {
+                if failure.stop.is_raised() {
+                    return Ok(());
+                }
+                meter.raw_bytes.store(0, Ordering::Relaxed);
+                meter.job.store(job + 1, Ordering::Relaxed);
+                work(&mut worker, item)?;
+                meter.job.store(0, Ordering::Relaxed);
+>>>>>>> wt-review
             }
             Ok(())
         };

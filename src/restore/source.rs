@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use glob::Pattern;
 
 use super::{Content, Request};
+use crate::config::Category;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::{BackupKind, DataEntry, DatabaseEntry, FileEntry, TableKind};
 use crate::store::open::Backup;
@@ -211,7 +212,7 @@ impl Source {
                 .retain(|object| object.kind == "triggers" && wanted(&object.name));
         }
         match request.content {
-            Content::All => {}
+            Content::All => self.warn_of_tables_without_rows(),
             Content::Structure => {
                 for table in &mut self.tables {
                     (table.rows, table.auto_increment) = (None, None);
@@ -223,6 +224,26 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Tables whose rows the backup has elsewhere would come back empty without a word.
+    fn warn_of_tables_without_rows(&mut self) {
+        let saved = |table: &&SourceTable| {
+            let number = table.structure.backup;
+            let entry = self.backups[number].manifest.tables.get(&table.name);
+            entry.is_some_and(|entry| entry.category == Category::Local)
+        };
+        let missing = self.tables.iter().filter(|table| table.rows.is_none());
+        let missing: Vec<_> = missing
+            .filter(saved)
+            .map(|table| format!("`{}`", table.name))
+            .collect();
+        if !missing.is_empty() {
+            self.warnings.push(format!(
+                "no directory with user data is named: these tables are created without their rows: {}",
+                missing.join(", ")
+            ));
+        }
     }
 
     /// Looks at every file that will be read, before anything is written.
