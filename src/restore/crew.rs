@@ -125,6 +125,9 @@ pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
         "restrict_fk_on_non_standard_key=0",
         "system_versioning_alter_history=KEEP",
         "innodb_lock_wait_timeout=3600",
+        // Tables must not get defaults or columns that their statements do not name.
+        "explicit_defaults_for_timestamp=1",
+        "sql_generate_invisible_primary_key=0",
     ];
     for setting in optional {
         match conn.query_drop(format!("SET SESSION {setting}")) {
