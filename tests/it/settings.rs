@@ -22,10 +22,10 @@ const HOSTILE: &str = r#"
 SET NAMES utf8mb4;
 CREATE TABLE "backslashes\" ("it's" VARCHAR(20) DEFAULT '\' COMMENT 'a\b''c"d', "a\\b" VARCHAR(20) DEFAULT '\n', t TIMESTAMP NULL) ENGINE=InnoDB COMMENT='\''\\';
 INSERT INTO "backslashes\" VALUES ('\', '\\', '2024-10-27 02:30:00'), ('''', '\''', '2024-07-01 12:00:00');
-SET explicit_defaults_for_timestamp = 1;
+COMMIT; SET explicit_defaults_for_timestamp = 1;
 CREATE TABLE bare (a TIMESTAMP NOT NULL, b TIMESTAMP(3) NOT NULL, c TIMESTAMP NULL) ENGINE=InnoDB;
 SET explicit_defaults_for_timestamp = 0;
-CREATE TABLE dressed (a TIMESTAMP NOT NULL, b TIMESTAMP NOT NULL, c TIMESTAMP NULL) ENGINE=InnoDB;
+CREATE TABLE dressed (a TIMESTAMP NOT NULL, c TIMESTAMP NULL) ENGINE=InnoDB;
 CREATE VIEW "view""s" AS SELECT "it's" || '\' AS "joined\" FROM "backslashes\";
 DELIMITER //
 CREATE PROCEDURE "pro""c" (a INT) BEGIN SELECT '\' || "it's" FROM "backslashes\"; /* \' */ SELECT '\\'; END//
