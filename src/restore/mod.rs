@@ -2,7 +2,7 @@
 //!
 //! Nothing is written before everything that can be known has been looked at: the directories
 //! are complete and fit together, the server takes what they hold, and nothing that is there is
-//! in the way. From then on a ledger in the target ([`ledger`]) says what has been done, so that
+//! in the way. From then on a ledger in the target (`ledger.rs`) says what has been done, so that
 //! a restore that was interrupted can be taken up again (`--resume`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +141,9 @@ pub fn run(
     };
     crew::prepare(&mut control)?;
     lock(&mut control, database)?;
+    refuse_system_schema(database)?;
     let target = Target::read(&mut control, database)?;
+    target.refuse_other_default(&source, database)?;
     let left = ledger::Ledger::left_behind(&mut control, database)?;
     let resuming = restore.check_resume(left.as_deref())?;
     if target.exists {
@@ -215,6 +217,16 @@ fn lock(control: &mut Conn, database: &str) -> Result<()> {
     }
     let what = format!("another restore into database `{database}` is running");
     Err(Error::new(ErrorKind::Write, what).hint("wait for its end; see SHOW PROCESSLIST"))
+}
+
+/// What belongs to the server is not for us to write into.
+fn refuse_system_schema(database: &str) -> Result<()> {
+    let system = ["mysql", "information_schema", "performance_schema", "sys"];
+    if !system.contains(&database.to_ascii_lowercase().as_str()) {
+        return Ok(());
+    }
+    let what = format!("`{database}` is a database of the server's own");
+    Err(Error::new(ErrorKind::Config, what).hint("name another one with --into"))
 }
 
 fn enter_database(control: &mut Conn, database: &str) -> Result<()> {
@@ -444,7 +456,8 @@ impl<'a> Restore<'a> {
                 .map(|n| chunk_item(&table.name, n))
                 .collect();
             if self.request.resume && !items.iter().all(|item| ledger.has(item)) {
-                target::empty_table(control, table)?;
+                target::empty_table(control, table)
+                    .map_err(|e| e.within(format_args!("table `{}`", table.name)))?;
                 ledger.forget(control, &items)?;
             }
             found.insert(table.name.clone());

@@ -19,6 +19,8 @@ use crate::store::manifest::TableKind;
 pub(super) struct Target {
     /// Whether the database is there.
     pub(super) exists: bool,
+    /// The default collation of the database, if it is there.
+    collation: Option<String>,
     /// Whether the server compares names of tables without their case.
     folds_case: bool,
     /// Tables, views and sequences with their type as the server states it.
@@ -37,12 +39,13 @@ impl Target {
         let exists: Vec<String> = rows(
             conn,
             &format!(
-                "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME={schema}"
+                "SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME={schema}"
             ),
         )?;
         let folding: Vec<u64> = rows(conn, "SELECT @@lower_case_table_names")?;
         let mut target = Target {
             exists: !exists.is_empty(),
+            collation: exists.into_iter().next(),
             folds_case: folding != [0],
             ..Target::default()
         };
@@ -83,6 +86,30 @@ impl Target {
             target.triggers.entry(table).or_default().push(trigger);
         }
         Ok(target)
+    }
+
+    /// Routines, triggers and events take the default collation of their database on: in one with
+    /// another default they would not be the same.
+    pub(super) fn refuse_other_default(&self, source: &Source, database: &str) -> Result<()> {
+        let wanted = &source.database.collation;
+        let differs = self.collation.as_ref().filter(|here| *here != wanted);
+        let (Some(here), true) = (
+            differs,
+            source.objects.iter().any(|object| object.kind != "view"),
+        ) else {
+            return Ok(());
+        };
+        let what = format!(
+            "database `{database}` has the default collation {here}, the backup's has {wanted}: routines, triggers and events would not be the same"
+        );
+        let alter = format!(
+            "ALTER DATABASE {} CHARACTER SET {} COLLATE {wanted}",
+            quote_identifier(database),
+            source.database.charset
+        );
+        Err(Error::new(ErrorKind::Config, what).hint(format!(
+            "run {alter}, or restore into another database with --into"
+        )))
     }
 
     /// Finds everything that stands in the way, and refuses to go on where something does that
@@ -178,7 +205,6 @@ pub(super) fn drop_table(conn: &mut Conn, table: &SourceTable) -> Result<()> {
         conn,
         &format!("DROP {kind} IF EXISTS {}", quote_identifier(&table.name)),
     )
-    .map_err(|e| e.within(format_args!("table `{}`", table.name)))
 }
 
 /// Empties a table that stays.
@@ -190,7 +216,6 @@ pub(super) fn empty_table(conn: &mut Conn, table: &SourceTable) -> Result<()> {
         conn,
         &format!("TRUNCATE TABLE {}", quote_identifier(&table.name)),
     )
-    .map_err(|e| e.within(format_args!("table `{}`", table.name)))
 }
 
 /// Drops an object, if it is there, so that its file can create it.

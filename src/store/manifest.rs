@@ -2,7 +2,7 @@
 //! mark that the directory is complete. It holds content only, no times and no positions, so
 //! that a run that finds nothing changed writes the same bytes again. Beside it lie
 //! `run.json` (how the backup came about) and `SHA256SUMS`. Both JSON files end with a checksum
-//! of their own ([`checked_json`](super::checked_json)).
+//! of their own (`checked_json.rs`).
 
 use std::collections::BTreeMap;
 

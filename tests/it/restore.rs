@@ -310,3 +310,20 @@ fn a_foreign_key_comes_back_beside_a_unique_key_of_its_name() {
         &fingerprint(server, "rest_names_again"),
     );
 }
+
+#[test]
+fn a_target_that_would_change_what_is_restored_or_is_the_servers_own_is_refused() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "rest_target");
+    restore(&site, "mysql", &[])
+        .expect_code(2)
+        .expect_said("of the server's own");
+    server.execute(&[
+        "DROP DATABASE IF EXISTS rest_target_again",
+        "CREATE DATABASE rest_target_again CHARACTER SET latin1",
+    ]);
+    let refused = restore(&site, "rest_target_again", &["--overwrite"]).expect_code(2);
+    refused
+        .expect_said("latin1_swedish_ci")
+        .expect_said("ALTER DATABASE");
+}
