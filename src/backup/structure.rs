@@ -93,12 +93,15 @@ pub(super) fn check_unchanged(
         .filter(|item| item.data_kind.is_some());
     pool.map(&saved.collect::<Vec<_>>(), interrupt, |session, item| {
         let name = &item.table.name;
-        let same = before.tables.get(name) == after.tables.get(name)
-            && definition(session, item.table)? == item.definition;
-        if same {
+        let (then, now) = (before.tables.get(name), after.tables.get(name));
+        let why = if then != now {
+            format!("listed as {then:?}, then as {now:?}")
+        } else if definition(session, item.table)? != item.definition {
+            "its definition is another".to_owned()
+        } else {
             return Ok(());
-        }
-        let what = format!("table `{name}`: it was altered or replaced during the backup");
+        };
+        let what = format!("table `{name}`: it was altered or replaced during the backup ({why})");
         Err(Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs"))
     })?;
     Ok(())

@@ -85,11 +85,11 @@ pub(crate) fn fingerprint(server: &Server, database: &str) -> BTreeMap<String, S
         // What SHOW CREATE TABLE does not say.
         let systems = "SELECT g_table_name, g_geometry_column, srid
                          FROM information_schema.geometry_columns
-                        WHERE g_table_schema = database() ORDER BY 1, 2";
-        found.insert(
-            "reference systems".to_owned(),
-            format!("{:?}", texts(&mut connection, systems)),
-        );
+                        WHERE g_table_schema = database() AND srid <> 0";
+        for row in texts(&mut connection, systems) {
+            let what = format!("base table {}: reference system of {}", row[0], row[1]);
+            found.insert(what, row[2].clone());
+        }
     }
 
     for table in texts(&mut connection, "SHOW FULL TABLES") {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use mysql::prelude::Queryable;
 
-use crate::compare::{assert_same, files, fingerprint, read_sql};
+use crate::compare::{assert_same, differences, files, fingerprint, read_sql};
+use crate::corpus;
 use crate::server::{Kind, Server, shared, with_binlog};
 use crate::services;
 use crate::site::{Lists, RUN_BOUND, Site, assert_no_leftovers, chunks, start, walk};
@@ -260,5 +261,35 @@ fn types_that_the_text_of_json_does_not_tell_are_warned_of_by_name() {
             .stderr
             .contains(&format!("`{table}`: JSON column `j`"));
         assert_eq!(warned, *table != "kept", "{table}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn rows_of_64_mib_come_back() {
+    for kind in Kind::ALL {
+        let mut options = vec!["--max-allowed-packet=1G"];
+        if kind.is_mysql() {
+            options.push("--innodb-redo-log-capacity=1G");
+        }
+        let Some(server) = Server::start_kind(kind, &options) else {
+            continue;
+        };
+        server.create_database("odd_large");
+        server.feed(
+            "odd_large",
+            "the rows",
+            "SET NAMES utf8mb4;
+             CREATE TABLE large (id INT PRIMARY KEY, b LONGBLOB, t LONGTEXT CHARACTER SET utf8mb4);
+             INSERT INTO large VALUES (1, REPEAT(X'00275C0A', 16 << 20), NULL),
+               (2, NULL, REPEAT('é''\\\\', 16 << 20)), (3, '', 'small');"
+                .as_bytes(),
+        );
+        let site = corpus::back_up(&server, "odd_large");
+        let mut failures = corpus::load(&server, "odd_large_again", &site);
+        failures.extend(differences(
+            &fingerprint(&server, "odd_large"),
+            &fingerprint(&server, "odd_large_again"),
+        ));
+        assert_eq!(failures, Vec::<String>::new(), "{kind:?}");
     }
 }
