@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress};
 use crate::interrupt::Interrupt;
 use crate::pipeline::Failure;
-use crate::server::connect::{Connector, query_error};
+use crate::server::connect::{Connector, ServerError, query_error};
 use crate::server::rows::execute;
 
 /// How often progress is told.
@@ -62,6 +62,23 @@ impl Worker<'_> {
         )
     }
 
+    /// Does `work`, which can be done again, until the server has not chosen it as the victim of
+    /// a deadlock: workers meet on tables that refer to each other.
+    pub(super) fn unless_deadlocked(
+        &mut self,
+        work: impl Fn(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        const ATTEMPTS: u32 = 10;
+        for _ in 1..ATTEMPTS {
+            match work(self) {
+                // Of a deadlock over tables, not rows, the transaction is still open.
+                Err(error) if is_deadlock(&error) => self.execute(b"ROLLBACK")?,
+                done => return done,
+            }
+        }
+        work(self)
+    }
+
     /// Runs the statements of a file, but those that `skip` names. On another product the
     /// settings around them do not apply; the session has its own.
     pub(super) fn run_file(
@@ -98,6 +115,11 @@ pub(super) enum Change {
 pub(super) fn is_frame(statement: &[u8]) -> bool {
     memchr::memmem::find(statement, b"@sb_").is_some() && statement.starts_with(b"SET ")
         || statement.starts_with(b"SET time_zone='+00:00', sql_mode=")
+}
+
+fn is_deadlock(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<ServerError>());
+    cause.is_some_and(|cause| cause.code == 1213)
 }
 
 pub(super) fn undecodable(error: io::Error) -> Error {
@@ -244,7 +266,9 @@ impl Crew<'_> {
             tables,
             |_| None,
             |worker, table| {
-                work(worker, table).map_err(|e| e.within(format_args!("table `{}`", table.name)))
+                worker
+                    .unless_deadlocked(|worker| work(worker, table))
+                    .map_err(|e| e.within(format_args!("table `{}`", table.name)))
             },
         )
     }

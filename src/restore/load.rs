@@ -50,19 +50,21 @@ pub(super) fn load(
     let progress = |meters: &[Meter]| Some(total.progress(meters, &tables, &order));
     crew.all(jobs, progress, |worker, (number, chunk)| {
         let table = &tables[number];
-        let load = || {
+        let mut load = || {
             let item = table.item(chunk);
-            if !ledger.has(&item) {
+            if !ledger.has(&item) && table.transactional {
+                worker.unless_deadlocked(|worker| load_chunk(worker, table, chunk, &item))?;
+            } else if !ledger.has(&item) {
                 load_chunk(worker, table, chunk, &item)?;
             }
             total.add(&table.chunks[chunk]);
             if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                finish_table(worker, table, staged.get(table.name))?;
+                let staged = staged.get(table.name);
+                worker.unless_deadlocked(|worker| finish_table(worker, table, staged))?;
                 total.tables_done.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         };
-        let mut load = load;
         load().map_err(|e: Error| e.within(format_args!("table `{}`", table.name)))
     })
 }
