@@ -53,8 +53,16 @@ const TABLES: &[(Dialect, Use, &str, &str, &str)] = &[
         "7, n * 1000000007",
     ),
     (
-        Both,
+        MySql,
         Split,
+        "downwards",
+        "a INT, b INT, PRIMARY KEY (a DESC, b)",
+        "n DIV 10, n",
+    ),
+    // MariaDB misses rows between the bounds of keys with descending parts.
+    (
+        MariaDb,
+        Whole,
         "downwards",
         "a INT, b INT, PRIMARY KEY (a DESC, b)",
         "n DIV 10, n",
@@ -221,9 +229,10 @@ const TABLES: &[(Dialect, Use, &str, &str, &str)] = &[
         "f FLOAT PRIMARY KEY",
         "(n - 100) * 1.401298464324817e-45",
     ),
+    // MySQL finds a value at the limit of such a column above itself.
     (
         Both,
-        Split,
+        Whole,
         "rounded_floats",
         "f FLOAT(9,3) PRIMARY KEY",
         "(n - 100) * 0.007e0",
