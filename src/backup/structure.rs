@@ -94,7 +94,11 @@ pub(super) fn check_unchanged(
     pool.map(&saved.collect::<Vec<_>>(), interrupt, |session, item| {
         let name = &item.table.name;
         let (then, now) = (before.tables.get(name), after.tables.get(name));
-        let why = if then != now {
+        let same = match (then, now) {
+            (Some(then), Some(now)) => then.agrees_with(now),
+            _ => false,
+        };
+        let why = if !same {
             format!("listed as {then:?}, then as {now:?}")
         } else if definition(session, item.table)? != item.definition {
             "its definition is another".to_owned()

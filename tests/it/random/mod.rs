@@ -107,7 +107,7 @@ fn round(server: &Server, seed: u64, count: usize) -> Result<(), String> {
         .collect();
     fill(server, &from, &tables);
 
-    let chunk_size = *pick(&mut way, &["1K", "2K", "4K", "16K"]);
+    let chunk_size = *pick(&mut way, &["1K", "2K", "4K"]);
     let readers = way.u32(1..=6).to_string();
     let loaders = way.u32(1..=6).to_string();
     let (global, local) = tables
