@@ -20,6 +20,11 @@ use crate::interrupt::Interrupt;
 
 /// How long the lock-free way may try before the next way's turn.
 const BINLOG_PATIENCE: Duration = Duration::from_secs(15);
+/// How often in a row a session must state the same position, and how often it is asked at
+/// most: see [`binlog_position`].
+const READINGS: usize = 5;
+const READINGS_AT_MOST: usize = 500;
+
 /// What the pool needs to know.
 pub struct SnapshotRequest<'a> {
     /// Opens connections.
@@ -207,7 +212,7 @@ fn agree_on_position(
     for round in 1.. {
         interrupt.check()?;
         let barrier = Barrier::new(sessions.len());
-        let positions = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let threads: Vec<_> = sessions
                 .iter_mut()
                 .map(|session| {
@@ -216,16 +221,14 @@ fn agree_on_position(
                         barrier.wait();
                         session
                             .query_drop(START)
-                            .map_err(|e| query_error("cannot open the snapshot", e))?;
-                        binlog_position(session)
+                            .map_err(|e| query_error("cannot open the snapshot", e))
                     })
                 })
                 .collect();
-            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+            threads.into_iter().try_for_each(join)
         })?;
-        if positions.windows(2).all(|pair| pair[0] == pair[1]) {
+        if let Some(mut position) = common_position(sessions)? {
             log::debug!("snapshot: all connections at one position after {round} rounds");
-            let mut position = positions.into_iter().next().unwrap_or_default();
             if let Some(gtid) = gtid_of(&mut sessions[0], &position) {
                 position.insert("gtid".into(), gtid);
             }
@@ -238,8 +241,47 @@ fn agree_on_position(
     Ok(None)
 }
 
+/// The position of all sessions' snapshots, if it is the same. The sessions are asked one
+/// after the other, because they would disturb each other: see [`binlog_position`].
+fn common_position(sessions: &mut [PooledSession]) -> Result<Option<BTreeMap<String, String>>> {
+    let mut common = None;
+    for session in sessions {
+        let position = binlog_position(session)?;
+        if common.get_or_insert_with(|| position.clone()) != &position {
+            return Ok(None);
+        }
+    }
+    Ok(common)
+}
+
 /// The binary log position of the session's own snapshot (MariaDB).
+///
+/// The server states it through variables that all sessions share, without a lock: a session
+/// whose `SHOW STATUS` falls into that of another is told the other's position (about one
+/// answer in a hundred when both ask without a pause, on 10.11). So only an answer counts that
+/// comes [`READINGS`] times in a row.
 fn binlog_position(session: &mut Conn) -> Result<BTreeMap<String, String>> {
+    let mut position = stated_position(session)?;
+    let mut in_a_row = 1;
+    for _ in 1..READINGS_AT_MOST {
+        if in_a_row == READINGS {
+            return Ok(position);
+        }
+        let again = stated_position(session)?;
+        if again == position {
+            in_a_row += 1;
+        } else {
+            (position, in_a_row) = (again, 1);
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Snapshot,
+        "the server does not state the same position of the snapshot twice",
+    )
+    .hint("other sessions ask for its status too often: --consistency global-lock"))
+}
+
+fn stated_position(session: &mut Conn) -> Result<BTreeMap<String, String>> {
     let status: Vec<(String, String)> =
         session
             .query("SHOW STATUS LIKE 'Binlog\\_snapshot\\_%'")
