@@ -98,6 +98,8 @@ pub enum Event {
     Progress(Progress),
     /// The run is complete and published.
     Finished(Box<Summary>),
+    /// A restore is complete, and what arrived is what was saved.
+    Restored(Box<RestoreSummary>),
 }
 
 impl Phase {
@@ -204,6 +206,31 @@ pub struct Summary {
     pub warnings: Vec<String>,
     /// Where the backup lies.
     pub destinations: Vec<Destination>,
+}
+
+/// What a restore did, or would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreSummary {
+    /// The database restored into.
+    pub database: String,
+    /// Product and version of the server.
+    pub server: String,
+    /// Whether the database is made by the restore.
+    pub creates_database: bool,
+    /// Tables and sequences.
+    pub tables: usize,
+    /// Views, routines, events, and tables with triggers.
+    pub objects: usize,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of SQL text.
+    pub raw_bytes: u64,
+    /// Tables that were compared with the manifest, and are the same.
+    pub compared: usize,
+    /// Seconds from start to end.
+    pub seconds: f64,
+    /// All warnings, in order.
+    pub warnings: Vec<String>,
 }
 
 /// One directory that a run published.

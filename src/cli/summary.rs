@@ -1,7 +1,7 @@
 //! The end of a backup or a restore, in a few aligned lines.
 
+use schema_backup::event::RestoreSummary;
 use schema_backup::event::Summary;
-use schema_backup::restore::RestoreSummary;
 
 use super::human::{byte_rate, bytes, count, duration, exact, printable};
 

@@ -25,21 +25,24 @@ pub struct Stated<'a> {
     pub statements: Vec<u8>,
 }
 
-/// Compares definitions over all sessions.
+/// Compares definitions over all sessions, in the form that `normal` gives to both.
 pub fn compare_definitions(
     pool: &SnapshotPool,
     catalog: &Catalog,
     flavor: &Flavor,
     stated: &[Stated<'_>],
+    normal: &(dyn Fn(Vec<u8>) -> Vec<u8> + Sync),
     interrupt: &Interrupt,
 ) -> Result<Vec<Difference>> {
     let changes = pool.map(stated, interrupt, |session, stated| {
         let Some(live) = live(session, catalog, flavor, stated)? else {
             return Ok(Some(Change::Missing));
         };
+        let (then, now) = (normal(stated.statements.clone()), normal(live));
         let same = match stated.kind {
-            "view" => body::is_view(&stated.statements, &live),
-            _ => stated.statements == live,
+            "view" => body::is_view(&then, &now),
+            "table" if !flavor.is_mariadb() => said_once(&then) == said_once(&now),
+            _ => then == now,
         };
         Ok((!same).then_some(Change::Definition))
     })?;
@@ -47,6 +50,23 @@ pub fn compare_definitions(
     Ok(found
         .filter_map(|(stated, change)| Some(Difference::new(stated.kind, stated.name, change?)))
         .collect())
+}
+
+/// MySQL states a column's collation where it is the table's and not the character set's own, and
+/// the character set besides once it has heard that statement: both mean the same table.
+fn said_once(create: &[u8]) -> String {
+    let create = String::from_utf8_lossy(create).into_owned();
+    let of_table = create
+        .rsplit_once(" DEFAULT CHARSET=")
+        .and_then(|(_, options)| {
+            let (charset, rest) = options.split_once(" COLLATE=")?;
+            Some((charset, rest.split([' ', '\n', ';']).next()?))
+        });
+    let Some((charset, collation)) = of_table else {
+        return create;
+    };
+    let stated = format!(" COLLATE {collation}");
+    create.replace(&format!(" CHARACTER SET {charset}{stated}"), &stated)
 }
 
 /// Routines, events and triggers of the tables in `stated` that the catalog has beside those

@@ -2,21 +2,20 @@
 //! are none, or one has failed. What runs on a connection are the statements of a backup's files.
 
 use std::io::{self, BufReader, Read};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use mysql::Conn;
 use mysql::prelude::Queryable;
 
+use super::session::Session;
 use super::source::{Source, SourceTable};
 use super::statements::Statements;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress};
 use crate::interrupt::Interrupt;
 use crate::pipeline::Failure;
-use crate::server::connect::{Connector, ServerError, query_error};
-use crate::server::rows::execute;
+use crate::server::connect::{Connector, ServerError};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -41,11 +40,13 @@ pub(super) struct Meter {
     /// The job from 1; 0 while there is none.
     pub(super) job: AtomicUsize,
     pub(super) raw_bytes: AtomicU64,
+    /// The connection's number at the server, once there is one.
+    connection: AtomicU32,
 }
 
 /// A worker's own things.
 pub(super) struct Worker<'a> {
-    pub(super) conn: Conn,
+    pub(super) session: Session<'a>,
     pub(super) crew: &'a Crew<'a>,
     stop: &'a Interrupt,
     pub(super) meter: &'a Meter,
@@ -54,12 +55,7 @@ pub(super) struct Worker<'a> {
 impl Worker<'_> {
     /// Runs a statement; an interrupt or another worker's failure ends the wait for it.
     pub(super) fn execute(&mut self, statement: &[u8]) -> Result<()> {
-        execute(
-            &mut self.conn,
-            statement,
-            self.crew.connector.is_encrypted(),
-            self.stop,
-        )
+        self.session.execute(statement)
     }
 
     /// Does `work`, which can be done again, until the server has not chosen it as the victim of
@@ -87,7 +83,7 @@ impl Worker<'_> {
         mut change: impl FnMut(&[u8]) -> Change,
     ) -> Result<()> {
         if self.crew.foreign {
-            prepare(&mut self.conn)?;
+            self.session.prepare()?;
         }
         let mut statements = Statements::new(BufReader::with_capacity(READ_BYTES, source));
         while let Some(statement) = statements.next().map_err(undecodable)? {
@@ -118,47 +114,11 @@ pub(super) fn is_frame(statement: &[u8]) -> bool {
 }
 
 fn is_deadlock(error: &Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<ServerError>());
-    cause.is_some_and(|cause| cause.code == 1213)
+    ServerError::code_of(error) == Some(1213)
 }
 
 pub(super) fn undecodable(error: io::Error) -> Error {
     Error::new(ErrorKind::Differs, "the file cannot be read to its end").because(error)
-}
-
-/// Settings of a session that loads: what the server once took, it takes again. What one product
-/// or version does not know, or does not let this user set, is left as it is: its tables cannot
-/// need it, or it is an error when they do.
-pub(super) fn prepare(conn: &mut Conn) -> Result<()> {
-    let settings = [
-        "sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'",
-        "foreign_key_checks=0",
-        "unique_checks=0",
-        "time_zone='+00:00'",
-        // The files set it too, which would end the transaction of a chunk were it not so already.
-        "autocommit=1",
-    ];
-    conn.query_drop("SET NAMES utf8mb4")
-        .and_then(|()| conn.query_drop(format!("SET SESSION {}", settings.join(", "))))
-        .map_err(|e| query_error("cannot prepare a session", e))?;
-    let optional = [
-        "innodb_strict_mode=0",
-        "check_constraint_checks=0",
-        "restrict_fk_on_non_standard_key=0",
-        "system_versioning_alter_history=KEEP",
-        "innodb_lock_wait_timeout=3600",
-        // Tables must not get defaults or columns that their statements do not name.
-        "explicit_defaults_for_timestamp=1",
-        "sql_generate_invisible_primary_key=0",
-    ];
-    for setting in optional {
-        match conn.query_drop(format!("SET SESSION {setting}")) {
-            // Unknown variable; not permitted.
-            Err(mysql::Error::MySqlError(e)) if matches!(e.code, 1193 | 1227 | 1238) => {}
-            other => other.map_err(|e| query_error("cannot prepare a session", e))?,
-        }
-    }
-    Ok(())
 }
 
 impl Crew<'_> {
@@ -190,7 +150,7 @@ impl Crew<'_> {
                 });
             }
             drop(alive);
-            self.watch(&ended, &failure, || progress(&meters));
+            self.watch(&ended, &failure, &meters, || progress(&meters));
         });
         match failure.take() {
             Some(_) if self.interrupt.is_raised() => Err(Error::interrupted()),
@@ -208,10 +168,11 @@ impl Crew<'_> {
         work: &(impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync),
     ) {
         let run = || -> Result<()> {
-            let mut conn = self.connector.connect()?;
-            prepare(&mut conn)?;
+            let session = Session::open(self.connector, &failure.stop)?;
+            let connection = session.conn.connection_id();
+            meter.connection.store(connection, Ordering::Relaxed);
             let mut worker = Worker {
-                conn,
+                session,
                 crew: self,
                 stop: &failure.stop,
                 meter,
@@ -239,11 +200,17 @@ impl Crew<'_> {
         &self,
         ended: &Receiver<()>,
         failure: &Failure,
+        meters: &[Meter],
         progress: impl Fn() -> Option<Progress>,
     ) {
+        let mut waits_ended = false;
         loop {
             if self.interrupt.is_raised() && !failure.stop.is_raised() {
                 failure.set(Error::interrupted());
+            }
+            if failure.stop.is_raised() && !waits_ended {
+                self.end_encrypted_waits(meters);
+                waits_ended = true;
             }
             let all_ended =
                 ended.recv_timeout(TICK) == Err(crossbeam_channel::RecvTimeoutError::Disconnected);
@@ -253,6 +220,22 @@ impl Crew<'_> {
             if all_ended {
                 return;
             }
+        }
+    }
+
+    /// Over TLS it is the driver that waits for the server, and nothing but the server ends that.
+    fn end_encrypted_waits(&self, meters: &[Meter]) {
+        if !self.connector.is_encrypted() {
+            return;
+        }
+        let numbers = meters.iter().map(|m| m.connection.load(Ordering::Relaxed));
+        let numbers: Vec<u32> = numbers.filter(|number| *number != 0).collect();
+        let Ok(mut conn) = self.connector.connect() else {
+            return;
+        };
+        for number in numbers {
+            // One that has ended by itself is as well.
+            let _ = conn.query_drop(format!("KILL CONNECTION {number}"));
         }
     }
 

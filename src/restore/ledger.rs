@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use mysql::Conn;
 use mysql::prelude::Queryable;
 
+use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::connect::query_error;
+use crate::server::connect::{ServerError, query_error};
 use crate::server::{quote_identifier, quote_string};
 
 /// The table's name.
@@ -34,16 +35,19 @@ impl Ledger {
 
     /// Begins a ledger. `identity` says what is restored, and how; it comes with the table, so
     /// that there is no moment at which one is there without the other.
-    pub(super) fn begin(conn: &mut Conn, identity: &str) -> Result<Ledger> {
+    pub(super) fn begin(session: &mut Session<'_>, identity: &str) -> Result<Ledger> {
         let name = quote_identifier(TABLE);
         let create = format!(
             "CREATE TABLE {name} (item VARBINARY(2000) NOT NULL PRIMARY KEY) ENGINE=InnoDB COMMENT={}",
             quote_string(identity)
         );
-        conn.query_drop(create).map_err(failed)?;
+        let run = |session: &mut Session<'_>, statement: String| {
+            let done = session.execute(statement.as_bytes());
+            done.map_err(|e| e.within(WHERE))
+        };
+        run(session, create)?;
         // Into an empty table the first of several transactions would keep all others waiting.
-        conn.query_drop(format!("INSERT INTO {name} VALUES ('begun')"))
-            .map_err(failed)?;
+        run(session, format!("INSERT INTO {name} VALUES ('begun')"))?;
         Ok(Ledger {
             done: BTreeSet::new(),
         })
@@ -82,28 +86,31 @@ impl Ledger {
     }
 
     /// Removes the table.
-    pub(super) fn end(conn: &mut Conn) -> Result<()> {
-        conn.query_drop(format!("DROP TABLE {}", quote_identifier(TABLE)))
-            .map_err(failed)
+    pub(super) fn end(session: &mut Session<'_>) -> Result<()> {
+        let drop = format!("DROP TABLE {}", quote_identifier(TABLE));
+        let done = session.execute(drop.as_bytes());
+        done.map_err(|e| e.within(WHERE))
     }
 }
 
 /// Enters an item, in the transaction that is open or in one of its own. `false` where it is
 /// there already; that may take until a transaction that has entered it ends.
-pub(super) fn enter(conn: &mut Conn, item: &str) -> Result<bool> {
+pub(super) fn enter(session: &mut Session<'_>, item: &str) -> Result<bool> {
     let insert = format!(
         "INSERT INTO {} VALUES ({})",
         quote_identifier(TABLE),
         quote_string(item)
     );
-    match conn.query_drop(insert) {
+    match session.execute(insert.as_bytes()) {
         Ok(()) => Ok(true),
         // Duplicate entry.
-        Err(mysql::Error::MySqlError(e)) if e.code == 1062 => Ok(false),
-        Err(e) => Err(failed(e)),
+        Err(e) if ServerError::code_of(&e) == Some(1062) => Ok(false),
+        Err(e) => Err(e.within(WHERE)),
     }
 }
 
+const WHERE: &str = "the ledger of the restore";
+
 fn failed(error: mysql::Error) -> Error {
-    query_error("the ledger of the restore", error).with_kind(ErrorKind::Failed)
+    query_error(WHERE, error).with_kind(ErrorKind::Failed)
 }

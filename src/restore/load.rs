@@ -196,7 +196,7 @@ fn load_chunk(
     let mut file = backup.file(&entry.file).map_err(|flaw| flawed(&flaw))?;
     if table.transactional {
         worker.execute(b"START TRANSACTION")?;
-        if !enter(&mut worker.conn, item)? {
+        if !enter(&mut worker.session, item)? {
             return worker.execute(b"ROLLBACK");
         }
     }
@@ -210,7 +210,7 @@ fn load_chunk(
     if table.transactional {
         worker.execute(b"COMMIT")
     } else {
-        enter(&mut worker.conn, item).map(drop)
+        enter(&mut worker.session, item).map(drop)
     }
 }
 
@@ -311,11 +311,11 @@ fn add(worker: &mut Worker<'_>, table: &str, addition: &Addition, of_its_name: &
             .map_err(|e| query_error("cannot look for an index", e))?;
         Ok(found.is_some())
     };
-    if there(&mut worker.conn)? {
+    if there(&mut worker.session.conn)? {
         return Ok(());
     }
     match worker.execute(addition.statement.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::Interrupted && there(&mut worker.conn)? => Ok(()),
+        Err(e) if e.kind() != ErrorKind::Interrupted && there(&mut worker.session.conn)? => Ok(()),
         done => done,
     }
 }

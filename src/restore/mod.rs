@@ -10,31 +10,29 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mysql::Conn;
 use mysql::prelude::Queryable;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::config::{ConnectionSettings, Consistency};
+use crate::config::ConnectionSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer, Phase};
+use crate::event::{Event, Observer, Phase, RestoreSummary};
 use crate::interrupt::Interrupt;
-use crate::live::{self, Difference};
-use crate::server::catalog::{Catalog, Listing};
+use crate::live::Difference;
+use crate::server::catalog::Listing;
 use crate::server::connect::{Connector, query_error};
-use crate::server::consistency::SnapshotRequest;
 use crate::server::flavor::Flavor;
-use crate::server::privileges::Privileges;
-use crate::server::snapshot::SnapshotPool;
 use crate::server::{quote_identifier, quote_string};
-use crate::store::manifest::{Manifest, TableKind};
+use crate::store::manifest::TableKind;
 
+mod compare;
 mod create;
 mod crew;
 mod definer;
 mod ledger;
 mod load;
 mod portable;
+mod rights;
+mod session;
 mod source;
 mod statements;
 mod target;
@@ -43,6 +41,7 @@ use create::Staged;
 use crew::{Change, Crew, Worker};
 use ledger::Ledger;
 use load::chunk_item;
+use session::Session;
 use source::{Source, SourceObject, SourceTable};
 use target::Target;
 
@@ -83,31 +82,6 @@ pub struct Request {
     pub lock_wait_timeout: Duration,
 }
 
-/// What a restore did, or would do.
-#[derive(Debug, Clone, Serialize)]
-pub struct RestoreSummary {
-    /// The database restored into.
-    pub database: String,
-    /// Product and version of the server.
-    pub server: String,
-    /// Whether the database is made by the restore.
-    pub creates_database: bool,
-    /// Tables and sequences.
-    pub tables: usize,
-    /// Views, routines, events, and tables with triggers.
-    pub objects: usize,
-    /// Rows.
-    pub rows: u64,
-    /// Bytes of SQL text.
-    pub raw_bytes: u64,
-    /// Tables that were compared with the manifest, and are the same.
-    pub compared: usize,
-    /// Seconds from start to end.
-    pub seconds: f64,
-    /// All warnings, in order.
-    pub warnings: Vec<String>,
-}
-
 /// Restores.
 pub fn run(
     request: &Request,
@@ -139,20 +113,21 @@ pub fn run(
         observer,
         interrupt,
     };
-    crew::prepare(&mut control)?;
+    let mut control = Session::new(control, &server, interrupt)?;
     lock(&mut control, database)?;
     refuse_system_schema(database)?;
-    let target = Target::read(&mut control, database)?;
+    let target = Target::read(&mut control.conn, database)?;
     target.refuse_other_default(&source, database)?;
-    let left = ledger::Ledger::left_behind(&mut control, database)?;
+    let left = ledger::Ledger::left_behind(&mut control.conn, database)?;
     let resuming = restore.check_resume(left.as_deref())?;
     if target.exists {
         enter_database(&mut control, database)?;
     }
     if !resuming && target.exists {
-        target.refuse_conflicts(&mut control, &source, request)?;
+        target.refuse_conflicts(&mut control.conn, &source, request)?;
     }
     let foreign = source.flavor != restore.flavor.name();
+    rights::check(&mut control, &source, &restore.flavor, request)?;
     portable::check(&server, &source, &restore.flavor, request, interrupt)?;
     interrupt.check()?;
     let mut summary = restore.summary(&target);
@@ -165,7 +140,7 @@ pub fn run(
         restore.create_database(&mut control)?;
     }
     let mut ledger = if resuming {
-        Ledger::resume(&mut control)?
+        Ledger::resume(&mut control.conn)?
     } else {
         Ledger::begin(&mut control, &restore.identity())?
     };
@@ -185,13 +160,15 @@ pub fn run(
     observer.event(&Event::Phase {
         phase: Phase::Compare,
     });
-    let differences = restore.compare()?;
+    let compared = restore.compare()?;
     Ledger::end(&mut control)?;
-    if !differences.is_empty() {
-        return Err(not_the_same(&differences));
+    if !compared.differences.is_empty() {
+        return Err(not_the_same(&compared.differences));
     }
+    summary.warnings.extend(compared.warnings);
     summary.compared = source.tables.iter().filter(|t| t.rows.is_some()).count();
     summary.seconds = began.elapsed().as_secs_f64();
+    observer.event(&Event::Restored(Box::new(summary.clone())));
     Ok(summary)
 }
 
@@ -206,10 +183,16 @@ struct Restore<'a> {
     interrupt: &'a Interrupt,
 }
 
+/// A name for what there is once for each database that is restored into.
+fn lock_name(database: &str) -> String {
+    format!("restore_{}", &hex(database.as_bytes())[..32])
+}
+
 /// Only one restore at a time writes into a database.
-fn lock(control: &mut Conn, database: &str) -> Result<()> {
-    let name = format!("schema_backup.{}", &hex(database.as_bytes())[..32]);
+fn lock(control: &mut Session<'_>, database: &str) -> Result<()> {
+    let name = format!("schema_backup.{}", lock_name(database));
     let got: Option<Option<u8>> = control
+        .conn
         .query_first(format!("SELECT GET_LOCK({}, 2)", quote_string(&name)))
         .map_err(|e| query_error("cannot lock the target", e))?;
     if got == Some(Some(1)) {
@@ -229,10 +212,9 @@ fn refuse_system_schema(database: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, what).hint("name another one with --into"))
 }
 
-fn enter_database(control: &mut Conn, database: &str) -> Result<()> {
-    control
-        .query_drop(format!("USE {}", quote_identifier(database)))
-        .map_err(|e| query_error(&format!("database `{database}`"), e))
+fn enter_database(control: &mut Session<'_>, database: &str) -> Result<()> {
+    let done = control.execute(format!("USE {}", quote_identifier(database)).as_bytes());
+    done.map_err(|e| e.within(format_args!("database `{database}`")))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -261,8 +243,8 @@ impl<'a> Restore<'a> {
     fn identity(&self) -> String {
         let request = self.request;
         let mut text = format!(
-            "{:?} {} {} {:?}",
-            request.content, request.overwrite, request.skip_definer, request.tables
+            "{:?} {} {:?}",
+            request.content, request.overwrite, request.tables
         );
         for backup in &self.source.backups {
             let files: Vec<&str> = backup.manifest.files().map(|f| f.sha256.as_str()).collect();
@@ -338,7 +320,7 @@ impl<'a> Restore<'a> {
     }
 
     /// Makes the database, with the character set and collation that the source had.
-    fn create_database(&self, control: &mut Conn) -> Result<()> {
+    fn create_database(&self, control: &mut Session<'_>) -> Result<()> {
         let name = &self.request.connection.database;
         let from = &self.source.database;
         let create = format!(
@@ -347,9 +329,8 @@ impl<'a> Restore<'a> {
             quote_identifier(&from.charset),
             quote_identifier(&from.collation)
         );
-        control
-            .query_drop(create)
-            .map_err(|e| query_error(&format!("cannot create database `{name}`"), e))?;
+        let done = control.execute(create.as_bytes());
+        done.map_err(|e| e.within(format_args!("cannot create database `{name}`")))?;
         enter_database(control, name)
     }
 
@@ -360,7 +341,7 @@ impl<'a> Restore<'a> {
             crew.each_table(self.source.tables.iter().collect(), |worker, table| {
                 self.once(worker, ledger, &format!("table {}", table.name), |worker| {
                     if self.request.overwrite {
-                        target::empty_table(&mut worker.conn, table)?;
+                        target::empty_table(&mut worker.session, table)?;
                     }
                     Ok(())
                 })
@@ -376,7 +357,7 @@ impl<'a> Restore<'a> {
         for group in [sequences, tables] {
             crew.each_table(group, |worker, table| {
                 self.once(worker, ledger, &format!("table {}", table.name), |worker| {
-                    target::drop_table(&mut worker.conn, table)?;
+                    target::drop_table(&mut worker.session, table)?;
                     let file = self.source.read(&table.structure)?;
                     worker.run_file(&file[..], |statement| match staged.get(&table.name) {
                         Some(staged) if statement.starts_with(b"CREATE ") => {
@@ -402,7 +383,7 @@ impl<'a> Restore<'a> {
             return Ok(());
         }
         work(worker)?;
-        ledger::enter(&mut worker.conn, item).map(drop)
+        ledger::enter(&mut worker.session, item).map(drop)
     }
 
     /// Which tables are created in several steps.
@@ -439,10 +420,10 @@ impl<'a> Restore<'a> {
     /// earlier run was loading: it is emptied, and loaded from its beginning.
     fn redo_unsafe_tables(
         &self,
-        control: &mut Conn,
+        control: &mut Session<'_>,
         ledger: &mut Ledger,
     ) -> Result<BTreeSet<String>> {
-        let listing = Listing::read(control)?;
+        let listing = Listing::read(&mut control.conn)?;
         let mut found = BTreeSet::new();
         for table in &self.source.tables {
             let Some((_, data)) = &table.rows else {
@@ -458,7 +439,7 @@ impl<'a> Restore<'a> {
             if self.request.resume && !items.iter().all(|item| ledger.has(item)) {
                 target::empty_table(control, table)
                     .map_err(|e| e.within(format_args!("table `{}`", table.name)))?;
-                ledger.forget(control, &items)?;
+                ledger.forget(&mut control.conn, &items)?;
             }
             found.insert(table.name.clone());
         }
@@ -498,7 +479,7 @@ impl<'a> Restore<'a> {
     }
 
     fn create_object(&self, worker: &mut Worker<'_>, object: &SourceObject) -> Result<()> {
-        target::drop_object(&mut worker.conn, &object.kind, &object.name)?;
+        target::drop_object(&mut worker.session, &object.kind, &object.name)?;
         let file = self.source.read(&object.file)?;
         worker.run_file(&file[..], |statement| {
             if !self.request.skip_definer {
@@ -509,61 +490,5 @@ impl<'a> Restore<'a> {
                 None => Change::Keep,
             }
         })
-    }
-
-    /// Reads everything back and holds it against the manifests.
-    fn compare(&self) -> Result<Vec<Difference>> {
-        let manifests: Vec<Manifest> = self.expected();
-        if manifests.iter().all(|m| m.tables.is_empty()) {
-            return Ok(Vec::new());
-        }
-        let mut conn = self.connector.connect()?;
-        let privileges = Privileges::read(&mut conn, &self.request.connection.database)?;
-        let tables: BTreeMap<String, bool> = Listing::read(&mut conn)?
-            .tables
-            .into_iter()
-            .map(|(name, listed)| (name, listed.transactional))
-            .collect();
-        drop(conn);
-        let snapshot = SnapshotRequest {
-            connector: &self.connector,
-            flavor: &self.flavor,
-            privileges: &privileges,
-            threads: self.threads(),
-            consistency: Consistency::None,
-            tables: &tables,
-        };
-        let mut pool = SnapshotPool::open(&snapshot, self.interrupt)?;
-        let catalog = {
-            let mut session = pool.session()?;
-            let conn = session.results_in("utf8mb4")?;
-            Catalog::read(conn, &self.flavor, &[], &BTreeSet::new())?
-        };
-        let manifests: Vec<&Manifest> = manifests.iter().collect();
-        live::compare_rows(
-            &mut pool,
-            &catalog,
-            &self.flavor,
-            &manifests,
-            self.observer,
-            self.interrupt,
-        )
-    }
-
-    /// The manifests, with the rows that were restored and no others.
-    fn expected(&self) -> Vec<Manifest> {
-        let backups = self.source.backups.iter().enumerate();
-        backups
-            .map(|(number, backup)| {
-                let mut manifest = backup.manifest.clone();
-                manifest.tables.retain(|name, _| {
-                    let table = self.source.tables.iter().find(|table| table.name == *name);
-                    table
-                        .and_then(|table| table.rows.as_ref())
-                        .is_some_and(|(from, _)| *from == number)
-                });
-                manifest
-            })
-            .collect()
     }
 }

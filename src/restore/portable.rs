@@ -3,21 +3,19 @@
 //! definition is tried in a scratch database, which is dropped again, before anything is written
 //! to the target. What the other product would skip without a word is found in the text.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use mysql::Conn;
-use mysql::prelude::Queryable;
-
-use super::crew::{is_frame, prepare};
+use super::crew::is_frame;
+use super::session::Session;
 use super::source::{Source, SourceFile};
 use super::statements::Statements;
-use super::{Content, Request, definer};
+use super::{Content, Request, definer, lock_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
-use crate::server::connect::{Connector, query_error};
+use crate::server::connect::Connector;
 use crate::server::flavor::Flavor;
 use crate::server::quote_identifier;
-use crate::server::rows::execute;
 
 /// Refuses, by name, what would not come back as it was.
 pub(super) fn check(
@@ -28,16 +26,18 @@ pub(super) fn check(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let foreign = source.flavor != target.name();
-    if !foreign && !is_older(source, target) {
+    // Older than the server that was saved, as far as that is on record.
+    let older = source.version() > Some((target.version.0, target.version.1));
+    if !foreign && !older {
         return Ok(());
     }
-    let mut refused = if foreign {
+    let mut refused = if foreign && request.content != Content::Data {
         skipped_silently(source, target)?
     } else {
         BTreeMap::new()
     };
     if request.content != Content::Data && !request.dry_run {
-        let mut scratch = Scratch::make(server, foreign, request.skip_definer, interrupt)?;
+        let mut scratch = Scratch::make(server, foreign, request, interrupt)?;
         let tried = scratch.try_all(source);
         let dropped = scratch.drop();
         for (what, why) in tried? {
@@ -57,22 +57,6 @@ pub(super) fn check(
     let message = format!("{what} is not portable to {target}: {why}{more}");
     Err(Error::new(ErrorKind::Config, message)
         .hint("nothing was written; --tables restores what is named and leaves out the rest"))
-}
-
-/// Whether the target is older than the server that was saved, as far as that is on record.
-fn is_older(source: &Source, target: &Flavor) -> bool {
-    let records = source
-        .backups
-        .iter()
-        .filter_map(|backup| backup.run.as_ref());
-    let versions = records.filter_map(|run| {
-        let mut parts = run.server.rsplit(' ').next()?.split('.');
-        let mut part = || parts.next()?.parse::<u32>().ok();
-        Some((part()?, part()?))
-    });
-    versions
-        .max()
-        .is_some_and(|version| version > (target.version.0, target.version.1))
 }
 
 /// The `CREATE TABLE` statement of a structure file.
@@ -154,7 +138,7 @@ fn excerpt(comment: &[u8]) -> String {
 
 /// A database to try definitions in.
 struct Scratch<'a> {
-    conn: Conn,
+    session: Session<'a>,
     name: String,
     server: &'a Connector,
     foreign: bool,
@@ -162,30 +146,37 @@ struct Scratch<'a> {
     interrupt: &'a Interrupt,
 }
 
+/// Where an event says that it is active.
+const ACTIVE: &[u8] = b" PRESERVE ENABLE";
+const INACTIVE: &[u8] = b" PRESERVE DISABLE";
+
 impl<'a> Scratch<'a> {
+    /// Makes the database, anew where a run that was killed has left it: the caller holds the
+    /// lock on restoring into `database`.
     fn make(
         server: &'a Connector,
         foreign: bool,
-        skip_definer: bool,
+        request: &Request,
         interrupt: &'a Interrupt,
     ) -> Result<Scratch<'a>> {
-        let name = format!("_schema_backup_scratch_{}", std::process::id());
-        let mut conn = server.connect()?;
+        let name = format!("_schema_backup_{}", lock_name(&request.connection.database));
+        let mut session = Session::open(server, interrupt)?;
         let quoted = quote_identifier(&name);
-        conn.query_drop(format!("CREATE DATABASE {quoted}"))
-            .and_then(|()| conn.query_drop(format!("USE {quoted}")))
-            .map_err(|e| {
-                query_error(
-                    "cannot make a scratch database to try the definitions in",
-                    e,
-                )
+        for statement in [
+            format!("DROP DATABASE IF EXISTS {quoted}"),
+            format!("CREATE DATABASE {quoted}"),
+            format!("USE {quoted}"),
+        ] {
+            session.execute(statement.as_bytes()).map_err(|e| {
+                e.within("cannot make a scratch database to try the definitions in")
             })?;
+        }
         Ok(Scratch {
-            conn,
+            session,
             name,
             server,
             foreign,
-            skip_definer,
+            skip_definer: request.skip_definer,
             interrupt,
         })
     }
@@ -207,34 +198,39 @@ impl<'a> Scratch<'a> {
     }
 
     fn try_file(&mut self, text: &[u8]) -> Result<()> {
-        prepare(&mut self.conn)?;
+        self.session.prepare()?;
         let mut statements = Statements::new(text);
         let broken = |e| Error::new(ErrorKind::Differs, "the file cannot be read").because(e);
         while let Some(statement) = statements.next().map_err(broken)? {
             if self.foreign && is_frame(statement) {
                 continue;
             }
-            let changed = self
-                .skip_definer
-                .then(|| definer::without(statement))
-                .flatten();
-            let statement = changed.as_deref().unwrap_or(statement);
-            let encrypted = self.server.is_encrypted();
-            execute(&mut self.conn, statement, encrypted, self.interrupt)?;
+            let mut statement = Cow::Borrowed(statement);
+            if let Some(changed) = definer::without(&statement).filter(|_| self.skip_definer) {
+                statement = changed.into();
+            }
+            // An event must not run here.
+            if let Some(at) = memchr::memmem::find(&statement, ACTIVE) {
+                let (before, after) = (&statement[..at], &statement[at + ACTIVE.len()..]);
+                statement = [before, INACTIVE, after].concat().into();
+            }
+            self.session.execute(&statement)?;
         }
         Ok(())
     }
 
     fn drop(mut self) -> Result<()> {
         // An interrupted statement has left the connection unusable.
-        if self.interrupt.is_raised() {
-            self.conn = self.server.connect()?;
-        }
+        let calm = Interrupt::new();
+        let mut session = if self.interrupt.is_raised() {
+            Session::open(self.server, &calm)?
+        } else {
+            self.session.prepare()?;
+            self.session
+        };
         let drop = format!("DROP DATABASE {}", quote_identifier(&self.name));
-        prepare(&mut self.conn)?;
-        self.conn
-            .query_drop(drop)
-            .map_err(|e| query_error("cannot drop the scratch database", e))
+        let done = session.execute(drop.as_bytes());
+        done.map_err(|e| e.within("cannot drop the scratch database"))
     }
 }
 

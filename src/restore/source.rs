@@ -271,6 +271,18 @@ impl Source {
         tables.chain(self.objects.iter().map(|object| object.file.clone()))
     }
 
+    /// The version of the server that was saved, by its first two numbers, as far as that is on
+    /// record; of several the newest.
+    pub(super) fn version(&self) -> Option<(u32, u32)> {
+        let runs = self.backups.iter().filter_map(|backup| backup.run.as_ref());
+        let versions = runs.filter_map(|run| {
+            let mut parts = run.server.rsplit(' ').next()?.split('.');
+            let mut part = || parts.next()?.parse().ok();
+            Some((part()?, part()?))
+        });
+        versions.max()
+    }
+
     /// The whole of a structure file.
     pub(super) fn read(&self, file: &SourceFile) -> Result<Vec<u8>> {
         self.backups[file.backup].read(&file.entry)

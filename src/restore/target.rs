@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mysql::Conn;
 use mysql::prelude::{FromRow, Queryable};
 
-use super::crew::prepare;
 use super::ledger;
+use super::session::Session;
 use super::source::{Source, SourceTable};
 use super::{Content, Request};
 use crate::error::{Error, ErrorKind, Result};
@@ -121,21 +121,23 @@ impl Target {
         request: &Request,
     ) -> Result<()> {
         let mut conflicts = self.case_conflicts(source);
+        let mut all_replaceable = conflicts.is_empty();
         for table in &source.tables {
             let there = self.tables.get(&table.name).map(String::as_str);
-            let what = match (there, request.content) {
-                (None, Content::Data) => "is not there",
+            let (what, replaceable) = match (there, request.content) {
+                (None, Content::Data) => ("is not there", false),
                 (None, _) => continue,
-                (Some("VIEW"), _) => "is a view there",
+                (Some("VIEW"), _) => ("is a view there", false),
                 (Some(_), Content::Data) if self.triggers.contains_key(&table.name) => {
-                    "has triggers, which would change the rows"
+                    ("has triggers, which would change the rows", false)
                 }
                 (Some(_), _) if request.overwrite => continue,
                 (Some("SEQUENCE"), Content::Data) => continue,
-                (Some("SEQUENCE"), _) => "is there already",
+                (Some("SEQUENCE"), _) => ("is there already", true),
                 (Some(_), _) if is_empty(conn, &table.name)? => continue,
-                (Some(_), _) => "is there and has rows",
+                (Some(_), _) => ("is there and has rows", true),
             };
+            all_replaceable &= replaceable;
             conflicts.push(format!("table `{}` {what}", table.name));
         }
         for object in &source.objects {
@@ -143,6 +145,7 @@ impl Target {
                 "view" => match self.tables.get(&object.name) {
                     Some(kind) if kind == "VIEW" => true,
                     Some(_) => {
+                        all_replaceable = false;
                         conflicts.push(format!("view `{}` is a table there", object.name));
                         continue;
                     }
@@ -169,8 +172,10 @@ impl Target {
         };
         let what = format!("database `{}`: {first}{more}", request.connection.database);
         Err(Error::new(ErrorKind::Config, what).hint(match request.content {
-            Content::Data => "--data-only loads into empty tables without triggers; --overwrite empties them first",
-            _ => "--overwrite drops what stands in the way; --into NAME restores into another database",
+            Content::Data if all_replaceable => "--overwrite empties the tables first",
+            Content::Data => "--data-only loads into tables that are there and have no triggers",
+            _ if all_replaceable => "--overwrite drops what stands in the way; --into NAME restores into another database",
+            _ => "--into NAME restores into another database, --tables only some tables",
         }))
     }
 
@@ -196,30 +201,30 @@ impl Target {
 }
 
 /// Drops a table, or a view or sequence of its name, so that it can be created.
-pub(super) fn drop_table(conn: &mut Conn, table: &SourceTable) -> Result<()> {
+pub(super) fn drop_table(session: &mut Session<'_>, table: &SourceTable) -> Result<()> {
     let kind = match table.kind {
         TableKind::Table => "TABLE",
         TableKind::Sequence => "SEQUENCE",
     };
     run(
-        conn,
+        session,
         &format!("DROP {kind} IF EXISTS {}", quote_identifier(&table.name)),
     )
 }
 
 /// Empties a table that stays.
-pub(super) fn empty_table(conn: &mut Conn, table: &SourceTable) -> Result<()> {
+pub(super) fn empty_table(session: &mut Session<'_>, table: &SourceTable) -> Result<()> {
     if table.kind == TableKind::Sequence {
         return Ok(());
     }
     run(
-        conn,
+        session,
         &format!("TRUNCATE TABLE {}", quote_identifier(&table.name)),
     )
 }
 
 /// Drops an object, if it is there, so that its file can create it.
-pub(super) fn drop_object(conn: &mut Conn, kind: &str, name: &str) -> Result<()> {
+pub(super) fn drop_object(session: &mut Session<'_>, kind: &str, name: &str) -> Result<()> {
     let statements = match kind {
         // Created with OR REPLACE: others may stand on it already.
         "view" => Vec::new(),
@@ -229,7 +234,7 @@ pub(super) fn drop_object(conn: &mut Conn, kind: &str, name: &str) -> Result<()>
                  WHERE TRIGGER_SCHEMA=DATABASE() AND EVENT_OBJECT_TABLE={}",
                 quote_string(name)
             );
-            let triggers: Vec<String> = rows(conn, &query)?;
+            let triggers: Vec<String> = rows(&mut session.conn, &query)?;
             let drop = |t: &String| format!("DROP TRIGGER IF EXISTS {}", quote_identifier(t));
             triggers.iter().map(drop).collect()
         }
@@ -245,11 +250,11 @@ pub(super) fn drop_object(conn: &mut Conn, kind: &str, name: &str) -> Result<()>
         )],
     };
     for statement in statements {
-        run(conn, &statement)?;
+        run(session, &statement)?;
     }
     if kind == "package" {
         // The mode says ANSI_QUOTES too, and would stay.
-        prepare(conn)?;
+        session.prepare()?;
     }
     Ok(())
 }
@@ -267,7 +272,7 @@ fn rows<T: FromRow>(conn: &mut Conn, query: &str) -> Result<Vec<T>> {
         .map_err(|e| query_error("cannot read what the target holds", e))
 }
 
-fn run(conn: &mut Conn, statement: &str) -> Result<()> {
-    conn.query_drop(statement)
-        .map_err(|e| query_error("cannot make room", e))
+fn run(session: &mut Session<'_>, statement: &str) -> Result<()> {
+    let done = session.execute(statement.as_bytes());
+    done.map_err(|e| e.within("cannot make room"))
 }

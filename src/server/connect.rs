@@ -34,6 +34,14 @@ impl std::fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {}
 
+impl ServerError {
+    /// The server's error number, where it was the server that refused.
+    pub fn code_of(error: &Error) -> Option<u16> {
+        let cause = std::error::Error::source(error)?.downcast_ref::<ServerError>();
+        cause.map(|cause| cause.code)
+    }
+}
+
 /// Opens connections to one server and database, all alike.
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -293,6 +301,7 @@ pub(crate) fn hint_for(code: u16) -> Option<&'static str> {
         1130 => "the server does not let this host connect as this user",
         1820 | 1862 => "the password has expired: set a new one with ALTER USER",
         1040 | 1203 => "too many connections: use fewer threads (-j) or raise max_connections",
+        1418 | 1419 => "SET GLOBAL log_bin_trust_function_creators=1 on the server for the restore",
         1205 => "something holds a lock; see SHOW PROCESSLIST",
         1412 | 1146 | 1054 => "a table was altered during the run: run again when no DDL runs",
         1969 | 3024 => "a statement time limit ended the query",

@@ -159,11 +159,19 @@ impl Socket<'_> {
     }
 
     fn send(&self, mut bytes: &[u8]) -> Result<()> {
+        use rustix::net::SendFlags;
         while !bytes.is_empty() {
             // A server that has gone is an error here, not a signal that ends the program.
-            match rustix::net::send(self.fd, bytes, rustix::net::SendFlags::NOSIGNAL) {
+            match rustix::net::send(self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.interrupt.check()?;
+                    self.wait(PollFlags::OUT).map_err(|e| {
+                        Error::new(ErrorKind::Failed, "lost the connection to the server")
+                            .because(e)
+                    })?;
+                }
                 Err(e) => {
                     return Err(
                         Error::new(ErrorKind::Failed, "lost the connection to the server")
@@ -176,12 +184,22 @@ impl Socket<'_> {
     }
 }
 
+impl Socket<'_> {
+    /// Waits for a short turn until the socket can be read or written.
+    fn wait(&self, until: PollFlags) -> io::Result<()> {
+        const TURN: Duration = Duration::from_millis(200);
+        let turn = Timespec::try_from(TURN).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.fd, until)], Some(&turn)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
 impl Read for Socket<'_> {
     /// Waits for bytes in short turns, so that an interrupt ends a wait on a silent server;
     /// that is an [`io::ErrorKind::Interrupted`] error with a payload.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        const TURN: Duration = Duration::from_millis(200);
-        let turn = Timespec::try_from(TURN).map_err(io::Error::other)?;
         loop {
             match rustix::net::recv(self.fd, &mut *buffer, rustix::net::RecvFlags::DONTWAIT) {
                 Ok((read, _)) => return Ok(read),
@@ -189,11 +207,7 @@ impl Read for Socket<'_> {
                     if self.interrupt.is_raised() {
                         return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
                     }
-                    let mut sockets = [PollFd::new(&self.fd, PollFlags::IN)];
-                    match poll(&mut sockets, Some(&turn)) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                        Err(e) => return Err(e.into()),
-                    }
+                    self.wait(PollFlags::IN)?;
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),

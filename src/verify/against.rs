@@ -142,8 +142,14 @@ impl<'a> Live<'a> {
             phase: Phase::Compare,
         });
         let stated = stated(directories, reports)?;
-        let mut differences =
-            compare_definitions(&pool, &catalog, &self.flavor, &stated, interrupt)?;
+        let mut differences = compare_definitions(
+            &pool,
+            &catalog,
+            &self.flavor,
+            &stated,
+            &std::convert::identity,
+            interrupt,
+        )?;
         let known: BTreeSet<(&str, &str)> = manifests
             .iter()
             .flat_map(|manifest| definitions(manifest))

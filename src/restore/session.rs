@@ -1,0 +1,134 @@
+//! A connection of a restore: it has the settings under which the server takes back what it once
+//! took, and an interrupt ends the wait for what runs on it.
+
+use mysql::Conn;
+use mysql::prelude::Queryable;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::interrupt::Interrupt;
+use crate::server::connect::{Connector, query_error};
+use crate::server::rows::execute;
+
+/// A connection, and what ends its waits.
+pub(super) struct Session<'a> {
+    pub(super) conn: Conn,
+    stop: &'a Interrupt,
+    encrypted: bool,
+    /// The longest statement that the server takes, in bytes.
+    max_allowed_packet: usize,
+}
+
+/// A setting that one product or version does not know, or that this user may not make.
+struct Optional {
+    name: &'static str,
+    value: &'static str,
+    /// Whether a table would be made otherwise without a word if it stays as it is.
+    silent: bool,
+}
+
+const OPTIONAL: [Optional; 7] = [
+    optional("innodb_strict_mode", "0"),
+    optional("check_constraint_checks", "0"),
+    optional("restrict_fk_on_non_standard_key", "0"),
+    optional("system_versioning_alter_history", "KEEP"),
+    optional("innodb_lock_wait_timeout", "3600"),
+    // Tables must not get defaults or columns that their statements do not name.
+    silent("explicit_defaults_for_timestamp", "1"),
+    silent("sql_generate_invisible_primary_key", "0"),
+];
+
+const fn optional(name: &'static str, value: &'static str) -> Optional {
+    Optional {
+        name,
+        value,
+        silent: false,
+    }
+}
+
+const fn silent(name: &'static str, value: &'static str) -> Optional {
+    Optional {
+        silent: true,
+        ..optional(name, value)
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Opens a connection in the connector's database.
+    pub(super) fn open(connector: &Connector, stop: &'a Interrupt) -> Result<Session<'a>> {
+        Session::new(connector.connect()?, connector, stop)
+    }
+
+    /// Takes over a connection of `connector`.
+    pub(super) fn new(
+        mut conn: Conn,
+        connector: &Connector,
+        stop: &'a Interrupt,
+    ) -> Result<Session<'a>> {
+        let max_allowed_packet = conn
+            .query_first("SELECT @@max_allowed_packet")
+            .map_err(|e| query_error("cannot prepare a session", e))?;
+        let mut session = Session {
+            conn,
+            stop,
+            encrypted: connector.is_encrypted(),
+            max_allowed_packet: max_allowed_packet.unwrap_or(usize::MAX),
+        };
+        session.prepare()?;
+        Ok(session)
+    }
+
+    /// Runs a statement that returns no rows.
+    pub(super) fn execute(&mut self, statement: &[u8]) -> Result<()> {
+        // The server counts the command byte too. It would end the connection without an answer
+        // that can be relied on.
+        if statement.len() >= self.max_allowed_packet {
+            let what = format!(
+                "a statement of {} bytes is longer than the server takes (max_allowed_packet is {})",
+                statement.len(),
+                self.max_allowed_packet
+            );
+            let hint = "SET GLOBAL max_allowed_packet=1073741824 on the server, then restore with --resume";
+            return Err(Error::new(ErrorKind::Failed, what).hint(hint));
+        }
+        execute(&mut self.conn, statement, self.encrypted, self.stop)
+    }
+
+    /// Makes the settings, also after a file that has left others. What the server does not know
+    /// or does not let this user set stays as it is, unless tables would silently become others.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        let settings = [
+            "sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'",
+            "foreign_key_checks=0",
+            "unique_checks=0",
+            "time_zone='+00:00'",
+            // The files set it too, which would end the transaction of a chunk were it not so already.
+            "autocommit=1",
+        ];
+        let conn = &mut self.conn;
+        let failed = |e| query_error("cannot prepare a session", e);
+        conn.query_drop("SET NAMES utf8mb4").map_err(failed)?;
+        conn.query_drop(format!("SET SESSION {}", settings.join(", ")))
+            .map_err(failed)?;
+        for setting in &OPTIONAL {
+            let Optional { name, value, .. } = setting;
+            match conn.query_drop(format!("SET SESSION {name}={value}")) {
+                // Unknown, or no session's to set: it does not matter here.
+                Err(mysql::Error::MySqlError(e)) if matches!(e.code, 1193 | 1238) => {}
+                Err(mysql::Error::MySqlError(e)) if e.code == 1227 => {
+                    let now: Option<String> = conn
+                        .query_first(format!("SELECT CAST(@@SESSION.{name} AS CHAR)"))
+                        .map_err(failed)?;
+                    if setting.silent && now.as_deref() != Some(value) {
+                        let what = format!(
+                            "{name} is not {value} on this server, and this user may not set it: tables would not be the same"
+                        );
+                        let hint = "grant the user SESSION_VARIABLES_ADMIN, or set it globally for the restore";
+                        return Err(Error::new(ErrorKind::Connect, what).hint(hint));
+                    }
+                }
+                other => other.map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+}
