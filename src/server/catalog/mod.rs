@@ -1,0 +1,137 @@
+//! What the server says the database has: tables, columns, keys, sizes, and the names of all
+//! other objects, read with one query for each kind, however many tables there are.
+
+mod columns;
+mod keys;
+mod listing;
+mod objects;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql::Conn;
+use mysql::prelude::{FromRow, Queryable};
+
+pub use columns::{Column, Period};
+pub use keys::Key;
+pub use listing::{Listed, Listing};
+pub use objects::{Routine, View};
+pub use tables::Table;
+
+use super::connect::query_error;
+use super::flavor::Flavor;
+use crate::config::ObjectKind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::manifest::DatabaseEntry;
+
+/// Everything the database has.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// The database itself.
+    pub database: DatabaseEntry,
+    /// Tables and sequences by name.
+    pub tables: BTreeMap<String, Table>,
+    /// Views by name.
+    pub views: BTreeMap<String, View>,
+    /// Tables that have triggers, with the triggers' names in the order in which they fire.
+    pub triggers: BTreeMap<String, Vec<String>>,
+    /// Procedures, functions and packages; a package comes before its body.
+    pub routines: Vec<Routine>,
+    /// Events by name.
+    pub events: Vec<String>,
+}
+
+impl Catalog {
+    /// Reads all of it but the object kinds to `skip`, and but the names in `ignored`.
+    pub fn read(
+        conn: &mut Conn,
+        flavor: &Flavor,
+        skip: &[ObjectKind],
+        ignored: &BTreeSet<String>,
+    ) -> Result<Catalog> {
+        let listing = Listing::read(conn)?;
+        let wanted = |name: &String| !ignored.contains(name);
+        let mut catalog = Catalog {
+            database: database(conn)?,
+            tables: tables::read(conn, flavor, &listing)?,
+            views: BTreeMap::new(),
+            triggers: BTreeMap::new(),
+            routines: Vec::new(),
+            events: Vec::new(),
+        };
+        catalog.tables.retain(|name, _| wanted(name));
+        if !skip.contains(&ObjectKind::Views) {
+            catalog.views = listing
+                .views
+                .iter()
+                .filter(|n| wanted(n))
+                .map(|n| (n.clone(), View::default()))
+                .collect();
+            objects::view_charsets(conn, &mut catalog.views)?;
+        }
+        columns::read(conn, &mut catalog)?;
+        catalog
+            .tables
+            .values_mut()
+            .for_each(columns::add_hidden_period);
+        keys::read(conn, flavor, &mut catalog.tables)?;
+        tables::foreign_keys(conn, flavor, &mut catalog.tables)?;
+        columns::reference_systems(conn, flavor, &mut catalog.tables)?;
+        if !skip.contains(&ObjectKind::Triggers) {
+            for (table, trigger) in objects::triggers(conn)? {
+                if wanted(&table) {
+                    catalog.triggers.entry(table).or_default().push(trigger);
+                }
+            }
+        }
+        if !skip.contains(&ObjectKind::Routines) {
+            catalog.routines = objects::routines(conn)?;
+        }
+        if !skip.contains(&ObjectKind::Events) {
+            catalog.events = objects::events(conn)?;
+        }
+        Ok(catalog)
+    }
+
+    /// Views whose tables, columns or functions are gone: the server states no columns of them.
+    pub fn invalid_views(&self) -> impl Iterator<Item = &str> {
+        let invalid = self
+            .views
+            .iter()
+            .filter(|(_, view)| view.columns.is_empty());
+        invalid.map(|(name, _)| name.as_str())
+    }
+
+    /// The listing this catalog contains, to compare with an earlier one.
+    pub fn agrees_with(&self, listing: &Listing, ignored: &BTreeSet<String>) -> bool {
+        let before = listing
+            .tables
+            .keys()
+            .filter(|name| !ignored.contains(*name));
+        before.eq(self.tables.keys())
+    }
+}
+
+fn rows<T: FromRow>(conn: &mut Conn, query: &str) -> Result<Vec<T>> {
+    conn.query(query)
+        .map_err(|e| query_error("cannot read the catalog", e))
+}
+
+fn database(conn: &mut Conn) -> Result<DatabaseEntry> {
+    let query = "SELECT SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME \
+                 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
+    let row = rows::<(String, String, String)>(conn, query)?
+        .into_iter()
+        .next();
+    let (name, charset, collation) = row.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Connect,
+            "the database cannot be seen by this user",
+        )
+    })?;
+    Ok(DatabaseEntry {
+        name,
+        charset,
+        collation,
+    })
+}
