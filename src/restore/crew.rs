@@ -2,11 +2,8 @@
 //! are none, or one has failed. What runs on a connection are the statements of a backup's files.
 
 use std::io::{self, BufReader, Read};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, bounded};
-use mysql::prelude::Queryable;
 
 use super::session::Session;
 use super::source::{Source, SourceTable};
@@ -16,6 +13,7 @@ use crate::event::{Event, Observer, Progress};
 use crate::interrupt::Interrupt;
 use crate::pipeline::Failure;
 use crate::server::connect::{Connector, ServerError};
+use crossbeam_channel::{Receiver, bounded};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -40,8 +38,6 @@ pub(super) struct Meter {
     /// The job from 1; 0 while there is none.
     pub(super) job: AtomicUsize,
     pub(super) raw_bytes: AtomicU64,
-    /// The connection's number at the server, once there is one.
-    connection: AtomicU32,
 }
 
 /// A worker's own things.
@@ -75,16 +71,21 @@ impl Worker<'_> {
         work(self)
     }
 
-    /// Runs the statements of a file, but those that `skip` names. On another product the
-    /// settings around them do not apply; the session has its own.
+    /// Gets ready for a file. On another product the settings around its statements do not apply:
+    /// the session has its own, which the file before may have changed.
+    pub(super) fn before_file(&mut self) -> Result<()> {
+        if self.crew.foreign {
+            self.session.prepare()?;
+        }
+        Ok(())
+    }
+
+    /// Runs the statements of a file, as `change` has them, after [`Self::before_file`].
     pub(super) fn run_file(
         &mut self,
         source: impl Read,
         mut change: impl FnMut(&[u8]) -> Change,
     ) -> Result<()> {
-        if self.crew.foreign {
-            self.session.prepare()?;
-        }
         let mut statements = Statements::new(BufReader::with_capacity(READ_BYTES, source));
         while let Some(statement) = statements.next().map_err(undecodable)? {
             if self.crew.foreign && is_frame(statement) {
@@ -150,7 +151,7 @@ impl Crew<'_> {
                 });
             }
             drop(alive);
-            self.watch(&ended, &failure, &meters, || progress(&meters));
+            self.watch(&ended, &failure, || progress(&meters));
         });
         match failure.take() {
             Some(_) if self.interrupt.is_raised() => Err(Error::interrupted()),
@@ -169,8 +170,6 @@ impl Crew<'_> {
     ) {
         let run = || -> Result<()> {
             let session = Session::open(self.connector, &failure.stop)?;
-            let connection = session.conn.connection_id();
-            meter.connection.store(connection, Ordering::Relaxed);
             let mut worker = Worker {
                 session,
                 crew: self,
@@ -200,17 +199,11 @@ impl Crew<'_> {
         &self,
         ended: &Receiver<()>,
         failure: &Failure,
-        meters: &[Meter],
         progress: impl Fn() -> Option<Progress>,
     ) {
-        let mut waits_ended = false;
         loop {
             if self.interrupt.is_raised() && !failure.stop.is_raised() {
                 failure.set(Error::interrupted());
-            }
-            if failure.stop.is_raised() && !waits_ended {
-                self.end_encrypted_waits(meters);
-                waits_ended = true;
             }
             let all_ended =
                 ended.recv_timeout(TICK) == Err(crossbeam_channel::RecvTimeoutError::Disconnected);
@@ -220,22 +213,6 @@ impl Crew<'_> {
             if all_ended {
                 return;
             }
-        }
-    }
-
-    /// Over TLS it is the driver that waits for the server, and nothing but the server ends that.
-    fn end_encrypted_waits(&self, meters: &[Meter]) {
-        if !self.connector.is_encrypted() {
-            return;
-        }
-        let numbers = meters.iter().map(|m| m.connection.load(Ordering::Relaxed));
-        let numbers: Vec<u32> = numbers.filter(|number| *number != 0).collect();
-        let Ok(mut conn) = self.connector.connect() else {
-            return;
-        };
-        for number in numbers {
-            // One that has ended by itself is as well.
-            let _ = conn.query_drop(format!("KILL CONNECTION {number}"));
         }
     }
 

@@ -194,6 +194,7 @@ fn load_chunk(
     let backup = &worker.crew.source.backups[table.backup];
     let flawed = |flaw: &Flaw| backup.flawed(&entry.file, flaw);
     let mut file = backup.file(&entry.file).map_err(|flaw| flawed(&flaw))?;
+    worker.before_file()?;
     if table.transactional {
         worker.execute(b"START TRANSACTION")?;
         if !enter(&mut worker.session, item)? {

@@ -359,6 +359,7 @@ impl<'a> Restore<'a> {
                 self.once(worker, ledger, &format!("table {}", table.name), |worker| {
                     target::drop_table(&mut worker.session, table)?;
                     let file = self.source.read(&table.structure)?;
+                    worker.before_file()?;
                     worker.run_file(&file[..], |statement| match staged.get(&table.name) {
                         Some(staged) if statement.starts_with(b"CREATE ") => {
                             Change::Instead(staged.create.clone().into_bytes())
@@ -481,6 +482,7 @@ impl<'a> Restore<'a> {
     fn create_object(&self, worker: &mut Worker<'_>, object: &SourceObject) -> Result<()> {
         target::drop_object(&mut worker.session, &object.kind, &object.name)?;
         let file = self.source.read(&object.file)?;
+        worker.before_file()?;
         worker.run_file(&file[..], |statement| {
             if !self.request.skip_definer {
                 return Change::Keep;

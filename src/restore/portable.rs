@@ -146,10 +146,6 @@ struct Scratch<'a> {
     interrupt: &'a Interrupt,
 }
 
-/// Where an event says that it is active.
-const ACTIVE: &[u8] = b" PRESERVE ENABLE";
-const INACTIVE: &[u8] = b" PRESERVE DISABLE";
-
 impl<'a> Scratch<'a> {
     /// Makes the database, anew where a run that was killed has left it: the caller holds the
     /// lock on restoring into `database`.
@@ -209,10 +205,8 @@ impl<'a> Scratch<'a> {
             if let Some(changed) = definer::without(&statement).filter(|_| self.skip_definer) {
                 statement = changed.into();
             }
-            // An event must not run here.
-            if let Some(at) = memchr::memmem::find(&statement, ACTIVE) {
-                let (before, after) = (&statement[..at], &statement[at + ACTIVE.len()..]);
-                statement = [before, INACTIVE, after].concat().into();
+            if let Some(changed) = inactive(&statement) {
+                statement = changed.into();
             }
             self.session.execute(&statement)?;
         }
@@ -234,9 +228,30 @@ impl<'a> Scratch<'a> {
     }
 }
 
+/// The statement that creates an event, if it would be active, with the event switched off: it
+/// must not run where it is only tried.
+fn inactive(statement: &[u8]) -> Option<Vec<u8>> {
+    const ACTIVE: &[u8] = b" PRESERVE ENABLE";
+    let at = memchr::memmem::find(statement, ACTIVE)?;
+    let (before, after) = (&statement[..at], &statement[at + ACTIVE.len()..]);
+    Some([before, b" PRESERVE DISABLE", after].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_tried_switched_off() {
+        let event = |state| {
+            format!(
+                "CREATE EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION NOT PRESERVE {state} DO SELECT 1"
+            )
+        };
+        let tried = inactive(event("ENABLE").as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(tried).unwrap(), event("DISABLE"));
+        assert_eq!(inactive(event("DISABLE ON SLAVE").as_bytes()), None);
+    }
 
     #[test]
     fn what_the_other_product_would_skip_is_seen_outside_quotes_only() {

@@ -112,8 +112,7 @@ fn refuse_distrust(
         .iter()
         .find(|object| matches!(object.kind.as_str(), "function" | "triggers"));
     let Some(object) = logged else { return Ok(()) };
-    let trusted = ["SUPER", "BINLOG ADMIN"];
-    if trusted.iter().any(|name| privileges.globally(name)) {
+    if privileges.globally("SUPER") {
         return Ok(());
     }
     let distrusts: Option<bool> = control

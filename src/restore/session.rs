@@ -12,8 +12,8 @@ use crate::server::rows::execute;
 /// A connection, and what ends its waits.
 pub(super) struct Session<'a> {
     pub(super) conn: Conn,
+    connector: &'a Connector,
     stop: &'a Interrupt,
-    encrypted: bool,
     /// The longest statement that the server takes, in bytes.
     max_allowed_packet: usize,
 }
@@ -54,14 +54,14 @@ const fn silent(name: &'static str, value: &'static str) -> Optional {
 
 impl<'a> Session<'a> {
     /// Opens a connection in the connector's database.
-    pub(super) fn open(connector: &Connector, stop: &'a Interrupt) -> Result<Session<'a>> {
+    pub(super) fn open(connector: &'a Connector, stop: &'a Interrupt) -> Result<Session<'a>> {
         Session::new(connector.connect()?, connector, stop)
     }
 
     /// Takes over a connection of `connector`.
     pub(super) fn new(
         mut conn: Conn,
-        connector: &Connector,
+        connector: &'a Connector,
         stop: &'a Interrupt,
     ) -> Result<Session<'a>> {
         let max_allowed_packet = conn
@@ -69,8 +69,8 @@ impl<'a> Session<'a> {
             .map_err(|e| query_error("cannot prepare a session", e))?;
         let mut session = Session {
             conn,
+            connector,
             stop,
-            encrypted: connector.is_encrypted(),
             max_allowed_packet: max_allowed_packet.unwrap_or(usize::MAX),
         };
         session.prepare()?;
@@ -90,7 +90,7 @@ impl<'a> Session<'a> {
             let hint = "SET GLOBAL max_allowed_packet=1073741824 on the server, then restore with --resume";
             return Err(Error::new(ErrorKind::Failed, what).hint(hint));
         }
-        execute(&mut self.conn, statement, self.encrypted, self.stop)
+        execute(&mut self.conn, statement, self.connector, self.stop)
     }
 
     /// Makes the settings, also after a file that has left others. What the server does not know

@@ -168,6 +168,15 @@ impl Connector {
         Ok(())
     }
 
+    /// Ends a connection and what runs on it. The server does not notice by itself that nobody
+    /// waits any more for a statement that waits for a lock: it would run it hours later.
+    pub fn kill(&self, number: u32) {
+        if let Ok(mut conn) = self.connect() {
+            // One that has ended by itself is as well.
+            let _ = conn.query_drop(format!("KILL CONNECTION {number}"));
+        }
+    }
+
     /// Whether the connections are encrypted, so that their sockets cannot be read directly.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted

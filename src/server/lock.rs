@@ -70,12 +70,14 @@ impl ServerLock {
 
     fn take(statements: &[String], release: &'static str, wait: &Wait<'_>) -> Result<ServerLock> {
         let mut conn = wait.connector.connect()?;
-        let encrypted = wait.connector.is_encrypted();
         for statement in statements {
-            let Err(error) = execute(&mut conn, statement.as_bytes(), encrypted, wait.interrupt)
-            else {
-                continue;
-            };
+            let done = execute(
+                &mut conn,
+                statement.as_bytes(),
+                wait.connector,
+                wait.interrupt,
+            );
+            let Err(error) = done else { continue };
             if error.kind() == ErrorKind::Interrupted {
                 return Err(error);
             }

@@ -8,11 +8,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use mysql::prelude::Queryable;
 use mysql::{Conn, QueryResult, Text, Value};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::connect::query_error;
+use super::connect::{Connector, query_error};
 use super::wire::{PacketReader, read_ok, read_result_head, read_row, write_cell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
@@ -128,6 +129,9 @@ fn borrow_socket(conn: &mut Conn) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(conn.as_raw_fd()) }
 }
 
+/// How long to wait before looking at the interrupt again.
+const TURN: Duration = Duration::from_millis(100);
+
 struct Socket<'c> {
     fd: BorrowedFd<'c>,
     interrupt: &'c Interrupt,
@@ -187,7 +191,6 @@ impl Socket<'_> {
 impl Socket<'_> {
     /// Waits for a short turn until the socket can be read or written.
     fn wait(&self, until: PollFlags) -> io::Result<()> {
-        const TURN: Duration = Duration::from_millis(200);
         let turn = Timespec::try_from(TURN).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(&self.fd, until)], Some(&turn)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -217,24 +220,56 @@ impl Read for Socket<'_> {
 }
 
 /// Runs a statement that returns no rows: any bytes, in whatever character set the session
-/// reads. It may be long (over 16 MiB) and may wait for long; an interrupt ends the wait, and
-/// leaves the connection unusable.
+/// reads. It may be long (over 16 MiB) and may wait for long; an interrupt ends the wait, and the
+/// connection with it, which `connector` has opened.
 pub fn execute(
     conn: &mut Conn,
     statement: &[u8],
-    encrypted: bool,
+    connector: &Connector,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    if encrypted {
-        return execute_by_driver(conn, statement)
-            .map_err(|e| query_error("refused by the server", e));
+    let number = conn.connection_id();
+    if connector.is_encrypted() {
+        let by_driver = || execute_by_driver(conn, statement);
+        let done = watched(by_driver, number, connector, interrupt);
+        // What the driver says of a connection that was ended is not what happened.
+        interrupt.check()?;
+        return done.map_err(|e| query_error("refused by the server", e));
     }
     let socket = Socket {
         fd: borrow_socket(conn),
         interrupt,
     };
-    let sequence = socket.send_query(statement)?;
-    read_ok(&mut PacketReader::new(socket, sequence))
+    let done = socket
+        .send_query(statement)
+        .and_then(|sequence| read_ok(&mut PacketReader::new(socket, sequence)));
+    if matches!(&done, Err(e) if e.kind() == ErrorKind::Interrupted) {
+        connector.kill(number);
+    }
+    done
+}
+
+/// Does `work` on connection `number`, and has the server end that on an interrupt: the driver
+/// itself waits without an end.
+fn watched<T>(
+    work: impl FnOnce() -> T,
+    number: u32,
+    connector: &Connector,
+    interrupt: &Interrupt,
+) -> T {
+    let (running, ended) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
+                if interrupt.is_raised() {
+                    return connector.kill(number);
+                }
+            }
+        });
+        let done = work();
+        drop(running);
+        done
+    })
 }
 
 /// The driver takes statements as text only. One that is no UTF-8 goes as a value, of which the

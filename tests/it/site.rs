@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::server::{ROOT_PASSWORD, Server};
 
@@ -484,4 +485,16 @@ pub(crate) fn chunks(backup: &Path, table: &str) -> usize {
     json(backup.join("manifest.json"))["tables"][table]["data"]["chunks"]
         .as_array()
         .map_or(0, Vec::len)
+}
+
+/// The manifest with `from` replaced, and a checksum that is right again.
+pub(crate) fn edited(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from} is not in the manifest");
+    let (body, _) = text.split_once(",\n  \"checksum\"").unwrap();
+    let body = body.replacen(from, to, 1);
+    let sum: String = Sha256::digest(&body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{body},\n  \"checksum\": \"sha256:{sum}\"\n}}\n")
 }

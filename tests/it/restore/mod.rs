@@ -1,5 +1,7 @@
 //! The verb `restore`: what a backup holds comes back, once, or is refused by name.
 
+mod trouble;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
