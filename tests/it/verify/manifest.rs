@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use sha2::{Digest, Sha256};
-
-use super::{Copy, MARKS, flip, original};
+use super::{Copy, MARKS, edited, flip, original};
 
 #[test]
 fn a_flipped_byte_of_a_manifest_is_never_mistaken() {
@@ -22,18 +20,6 @@ fn a_flipped_byte_of_a_manifest_is_never_mistaken() {
         }
         fs::write(&path, good).unwrap();
     }
-}
-
-/// The manifest with `from` replaced, and a checksum that is right again.
-fn edited(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "{from} is not in the manifest");
-    let (body, _) = text.split_once(",\n  \"checksum\"").unwrap();
-    let body = body.replacen(from, to, 1);
-    let sum: String = Sha256::digest(&body)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{body},\n  \"checksum\": \"sha256:{sum}\"\n}}\n")
 }
 
 #[test]
