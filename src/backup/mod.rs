@@ -2,14 +2,13 @@
 //! contents; the stages below it do the work.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use crate::Request;
-use crate::config::Consistency;
+use crate::config::{self, Consistency};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Destination, Event, Observer, Phase, Summary};
 use crate::interrupt::Interrupt;
@@ -60,7 +59,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     }
 
     report.phase(Phase::Snapshot);
-    let threads = threads(request);
+    let threads = config::threads(request.config.threads);
     let tables = survey.data_tables(&destinations);
     let mut pool = SnapshotPool::open(
         &SnapshotRequest {
@@ -122,15 +121,6 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     summary.warnings = report.warnings();
     observer.event(&Event::Finished(Box::new(summary.clone())));
     Ok(summary)
-}
-
-/// Readers: as asked, else as many as there are processors, within reason.
-fn threads(request: &Request) -> usize {
-    let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-    request
-        .config
-        .threads
-        .map_or(processors.clamp(2, 16), NonZeroUsize::get)
 }
 
 /// A provider that was restarted may need a moment.

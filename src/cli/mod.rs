@@ -19,6 +19,7 @@ mod command;
 mod console;
 mod human;
 mod logger;
+mod options;
 mod password;
 mod progress;
 mod report;

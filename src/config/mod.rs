@@ -257,6 +257,13 @@ pub struct Config {
     pub notices: Vec<String>,
 }
 
+/// How many connections to use, or files to read at a time: as asked, else as many as there are
+/// processors, within reason.
+pub fn threads(asked: Option<NonZeroUsize>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    asked.map_or(processors.clamp(2, 16), NonZeroUsize::get)
+}
+
 impl Config {
     /// Default for [`Config::chunk_size`].
     pub const DEFAULT_CHUNK_SIZE: u64 = 64 << 20;

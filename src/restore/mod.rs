@@ -281,9 +281,7 @@ impl<'a> Restore<'a> {
     }
 
     fn threads(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        let threads = self.request.threads;
-        threads.map_or(processors.clamp(2, 16), NonZeroUsize::get)
+        crate::config::threads(self.request.threads)
     }
 
     fn crew(&self, foreign: bool) -> Crew<'_> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::{ConnectionOverrides, Consistency, Environment};
+use crate::config::{self, ConnectionOverrides, Consistency, Environment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Phase};
 use crate::interrupt::Interrupt;
@@ -111,7 +111,7 @@ pub fn run(
     observer.event(&Event::Phase {
         phase: Phase::Files,
     });
-    let threads = threads(request);
+    let threads = config::threads(request.threads);
     let reports = directories::check(&directories, request.sample, threads, observer, interrupt)?;
     let against = match live {
         Some(live) => Some(live.compare(&directories, &reports, threads, observer, interrupt)?),
@@ -166,14 +166,6 @@ impl Directory {
             Directory::Damaged(damaged) => &damaged.dir,
         }
     }
-}
-
-/// Files and connections at a time: as asked, else as many as there are processors.
-fn threads(request: &VerifyRequest) -> usize {
-    let processors = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-    request
-        .threads
-        .map_or(processors.clamp(2, 16), NonZeroUsize::get)
 }
 
 /// Why the directories cannot be of one database.

@@ -103,30 +103,64 @@ fn each_kind_comes_with_the_binary_log_that_its_product_comes_with() {
     }
 }
 
-/// MySQL makes certificates of its own, and its users' passwords are `caching_sha2_password`.
+/// A MySQL that is reached over TCP, by a user who must come with TLS. It makes certificates of
+/// its own, and its users' passwords are `caching_sha2_password`.
+pub(crate) struct Secure {
+    pub(crate) server: Server,
+    port: String,
+    password: String,
+}
+
+impl Secure {
+    /// `None` after saying that the test is skipped.
+    pub(crate) fn start() -> Option<Secure> {
+        let port = format!("--port={}", free_port());
+        let server = Server::start_kind(Kind::MySql9, &[&port])?;
+        let password = server.create_user("secure", &["ALL ON *.*"]);
+        server.execute(&["ALTER USER secure REQUIRE SSL"]);
+        let plugin: Option<String> = server
+            .connect()
+            .query_first("SELECT plugin FROM mysql.user WHERE user = 'secure'")
+            .unwrap();
+        assert_eq!(plugin.as_deref(), Some("caching_sha2_password"));
+        Some(Secure {
+            server,
+            port,
+            password,
+        })
+    }
+
+    /// A site that comes to it this way, with the given `--ssl-mode`.
+    pub(crate) fn site(&self, database: &str, mode: &str, lists: &Lists) -> Site {
+        let site = Site::offline(lists);
+        let password = site.write_private("password", &self.password);
+        site.connect_by(&[
+            "--host=127.0.0.1",
+            &self.port,
+            "--user=secure",
+            &format!("--database={database}"),
+            &format!("--password-file={}", password.display()),
+            &format!("--ssl-mode={mode}"),
+            &format!("--ssl-ca={}", self.server.ca().display()),
+        ])
+    }
+}
+
 /// Over TLS the driver sends statements, which takes text only, and rows have bytes of all kinds.
 #[test]
 fn mysql_over_tcp_with_tls_gives_the_same_files_as_its_socket_and_both_restore() {
-    let port = format!("--port={}", free_port());
-    let Some(server) = Server::start_kind(Kind::MySql9, &[&port]) else {
+    let Some(secure) = Secure::start() else {
         return;
     };
-    fill(&server, "tls");
+    let server = &secure.server;
+    fill(server, "tls");
     server.feed(
         "tls",
         "bytes of all kinds",
         b"CREATE TABLE bytes (id INT PRIMARY KEY, l VARCHAR(40) CHARACTER SET latin1, b BLOB, g TEXT CHARACTER SET gbk);
           INSERT INTO bytes VALUES (1, X'E9FF27', X'00FF0A275C1A80', X'815CC4E3'), (2, NULL, '', 'x');",
     );
-    let password = server.create_user("secure", &["ALL ON *.*"]);
-    server.execute(&["ALTER USER secure REQUIRE SSL"]);
-    let plugin: Option<String> = server
-        .connect()
-        .query_first("SELECT plugin FROM mysql.user WHERE user = 'secure'")
-        .unwrap();
-    assert_eq!(plugin.as_deref(), Some("caching_sha2_password"));
-
-    let by_socket = Site::new(&server, "tls", &lists());
+    let by_socket = Site::new(server, "tls", &lists());
     by_socket.backup_ok(&[]);
     let files = |site: &Site| {
         let data = contents(&site.latest().join("data"));
@@ -134,26 +168,19 @@ fn mysql_over_tcp_with_tls_gives_the_same_files_as_its_socket_and_both_restore()
         (contents(&site.host().join("structure")), data)
     };
     for mode in ["required", "verify-ca"] {
-        let by_tcp = Site::offline(&lists());
-        let password_file = by_tcp.write_private("password", &password);
-        let by_tcp = by_tcp.connect_by(&[
-            "--host=127.0.0.1",
-            &port,
-            "--user=secure",
-            "--database=tls",
-            &format!("--password-file={}", password_file.display()),
-            &format!("--ssl-mode={mode}"),
-            &format!("--ssl-ca={}", server.ca().display()),
-        ]);
+        let by_tcp = secure.site("tls", mode, &lists());
         by_tcp.backup_ok(&[]);
         assert!(files(&by_socket) == files(&by_tcp), "{mode}: other files");
-        for site in [&by_socket, &by_tcp] {
+        for (site, other) in [(&by_socket, &by_tcp), (&by_tcp, &by_socket)] {
+            let mut verify = site.command("verify", &[other.host(), other.latest()]);
+            verify.arg("--against");
+            run(verify).expect_code(0);
             server.execute(&["DROP DATABASE IF EXISTS tls_again"]);
             let dirs = [site.host(), site.latest()];
             let dirs: Vec<_> = dirs.iter().map(|dir| dir.as_path()).collect();
             run(site.restore_command(&dirs, "tls_again", &[])).expect_code(0);
-            let restored = fingerprint(&server, "tls_again");
-            assert_same(&fingerprint(&server, "tls"), &restored);
+            let restored = fingerprint(server, "tls_again");
+            assert_same(&fingerprint(server, "tls"), &restored);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! happens to a table of the database, `--against` names that table, and no other.
 
 mod against;
+mod changes;
 mod files;
 mod manifest;
 
@@ -13,22 +14,23 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::server::{Server, with_binlog};
+use crate::server::{Kind, Server, shared, with_binlog};
 use crate::site::{Lists, Outcome, PROGRAM, Site, chunks, contents, run};
 
 const MARKS: [&str; 3] = ["SHA256SUMS", "manifest.json", "run.json"];
 
 const DATABASE: &str = "
-CREATE SEQUENCE numbers START WITH 5 INCREMENT BY 3;
-DO nextval(numbers);
+CREATE TABLE series (seq INT PRIMARY KEY);
+INSERT INTO series WITH RECURSIVE up AS (SELECT 1 AS seq UNION ALL SELECT seq + 1 FROM up WHERE seq < 600)
+  SELECT seq FROM up;
 CREATE TABLE settings (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(60) NOT NULL);
-INSERT INTO settings (v) SELECT concat('value ', seq, ' (\\n(x') FROM seq_1_to_400;
+INSERT INTO settings (v) SELECT concat('value ', seq, ' (\\n(x') FROM series WHERE seq <= 400;
 CREATE TABLE users (name VARCHAR(20) COLLATE utf8mb4_general_ci, n INT, b BLOB, PRIMARY KEY (name, n));
-INSERT INTO users SELECT concat('u', seq DIV 7), seq, unhex(sha2(seq, 256)) FROM seq_1_to_600;
+INSERT INTO users SELECT concat('u', seq DIV 7), seq, unhex(sha2(seq, 256)) FROM series;
 CREATE TABLE floats (id INT PRIMARY KEY, f FLOAT, d DOUBLE);
 INSERT INTO floats VALUES (1, 1, 0.1), (2, 16777217, 5e-324), (3, NULL, 1e-320);
 CREATE TABLE nullable (k INT UNIQUE, v INT);
-INSERT INTO nullable SELECT if(seq % 50, seq, NULL), seq FROM seq_1_to_300;
+INSERT INTO nullable SELECT if(seq % 50, seq, NULL), seq FROM series WHERE seq <= 300;
 CREATE TABLE keyless (a INT, b VARCHAR(9));
 INSERT INTO keyless VALUES (1, 'x'), (1, 'x'), (2, ''), (2, NULL);
 CREATE TABLE nothing (id INT AUTO_INCREMENT PRIMARY KEY) AUTO_INCREMENT=77;
@@ -47,14 +49,31 @@ CREATE TRIGGER first BEFORE INSERT ON users FOR EACH ROW SET NEW.n = NEW.n + 1$$
 CREATE TRIGGER second BEFORE INSERT ON users FOR EACH ROW SET @x = 1$$
 CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 03:00:00' DO DELETE FROM users WHERE n < 0$$
 DELIMITER ;
+DROP TABLE series;
 ";
 
-fn lists() -> Lists<'static> {
+const SEQUENCE: &str = "
+CREATE SEQUENCE numbers START WITH 5 INCREMENT BY 3;
+DO nextval(numbers);
+";
+
+/// Makes the database.
+fn fill(server: &Server, database: &str) {
+    server.create_database(database);
+    server.feed(database, "the database", DATABASE.as_bytes());
+    if !server.kind().is_mysql() {
+        server.feed(database, "a sequence", SEQUENCE.as_bytes());
+    }
+}
+
+fn lists(kind: Kind) -> Lists<'static> {
+    let mut local = vec!["users", "floats", "nullable", "keyless", "myisam"];
+    if !kind.is_mysql() {
+        local.push("numbers");
+    }
     Lists {
         global: vec!["settings", "nothing", "odd name/.%"],
-        local: vec![
-            "users", "floats", "nullable", "keyless", "numbers", "myisam",
-        ],
+        local,
         ephemeral: vec!["passing"],
         ..Lists::default()
     }
@@ -62,9 +81,8 @@ fn lists() -> Lists<'static> {
 
 /// Makes the database and its backup, of both directories.
 fn backed_up(server: &Server, database: &str) -> Site {
-    server.create_database(database);
-    server.feed(database, "the database", DATABASE.as_bytes());
-    let site = Site::new(server, database, &lists());
+    fill(server, database);
+    let site = Site::new(server, database, &lists(server.kind()));
     site.backup_ok(&["--chunk-size", "2K"]);
     assert!(
         chunks(&site.host(), "settings") > 2,
@@ -77,11 +95,27 @@ fn backed_up(server: &Server, database: &str) -> Site {
     site
 }
 
-/// A backup that tests copy.
+/// A server of the kind; MariaDB's is once with a binary log and once without.
+fn server(kind: Kind) -> Option<&'static Server> {
+    match kind {
+        Kind::MariaDb10 => with_binlog(),
+        _ => shared(kind),
+    }
+}
+
+fn servers() -> impl Iterator<Item = &'static Server> {
+    Kind::ALL.into_iter().filter_map(server)
+}
+
+/// A backup made on `server`, of the database `verify_files`, that tests copy.
+fn original_on(server: &Server) -> &'static Site {
+    static SITES: [OnceLock<Site>; 3] = [const { OnceLock::new() }; 3];
+    SITES[server.kind() as usize].get_or_init(|| backed_up(server, "verify_files"))
+}
+
+/// The one made on MariaDB 10.11: what happens to files concerns no server.
 fn original() -> Option<&'static Site> {
-    static SITE: OnceLock<Site> = OnceLock::new();
-    let server = with_binlog()?;
-    Some(SITE.get_or_init(|| backed_up(server, "verify_files")))
+    server(Kind::MariaDb10).map(original_on)
 }
 
 /// A copy of both directories, to be damaged.
