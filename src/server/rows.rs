@@ -118,12 +118,13 @@ impl DriverRows<'_> {
     }
 }
 
-/// The socket below a connection.
+/// The socket below a connection. Whoever reads or writes there must leave the connection
+/// between two commands, or never use it again.
 #[expect(
     unsafe_code,
     reason = "the driver offers its socket only as a raw descriptor"
 )]
-fn borrow_socket(conn: &mut Conn) -> BorrowedFd<'_> {
+pub fn borrow_socket(conn: &mut Conn) -> BorrowedFd<'_> {
     // SAFETY: the descriptor belongs to `conn`, which is borrowed mutably for as long as the
     // returned value lives, so that it stays open and nothing else uses it.
     unsafe { BorrowedFd::borrow_raw(conn.as_raw_fd()) }
