@@ -216,7 +216,10 @@ fn read_all(
     let mut read = |pool: &SnapshotPool, tasks: &[Task]| -> Result<()> {
         let seen = pool.map(tasks, interrupt, |session, task| {
             let check = &checks[task.check];
-            let seen = check.read(session, &task.query, tally, interrupt)?;
+            let seen = match check.entry.kind {
+                TableKind::Table => check.read_rows(session, &task.query, tally, interrupt)?,
+                TableKind::Sequence => check.read_sequence(session)?,
+            };
             if check.ranges_left.fetch_sub(1, Ordering::Relaxed) == 1 {
                 tally.table_done();
             }
@@ -236,26 +239,15 @@ fn read_all(
 }
 
 impl Check<'_> {
-    fn read(
-        &self,
-        session: &mut Session,
-        query: &str,
-        tally: &Tally<'_>,
-        interrupt: &Interrupt,
-    ) -> Result<Seen> {
-        match self.entry.kind {
-            TableKind::Table => self.read_rows(session, query, tally, interrupt),
-            TableKind::Sequence => {
-                let (next, cycles) = definitions::sequence_state(session, self.name)?;
-                let mut row = Vec::new();
-                write_cell(&mut row, Some(next.to_string().as_bytes()));
-                write_cell(&mut row, Some(cycles.to_string().as_bytes()));
-                Ok(Seen {
-                    rows: 1,
-                    digest: xxh3_128(&row),
-                })
-            }
-        }
+    fn read_sequence(&self, session: &mut Session) -> Result<Seen> {
+        let (next, cycles) = definitions::sequence_state(session, self.name)?;
+        let mut row = Vec::new();
+        write_cell(&mut row, Some(next.to_string().as_bytes()));
+        write_cell(&mut row, Some(cycles.to_string().as_bytes()));
+        Ok(Seen {
+            rows: 1,
+            digest: xxh3_128(&row),
+        })
     }
 
     fn read_rows(

@@ -18,20 +18,6 @@ use crate::store::manifest::{FileEntry, TableKind};
 use crate::store::sink::{MemorySink, Sink};
 
 fn table() -> Table {
-    let column = |name: &str, data_type: &str| Column {
-        name: name.into(),
-        data_type: data_type.into(),
-        charset: None,
-        nullable: false,
-        generated: false,
-        period: None,
-        members: 0,
-        by_number: false,
-        bare_timestamp: false,
-        srid: 0,
-        fixed_decimals: false,
-        sorted_with_pad: false,
-    };
     Table {
         name: "t".into(),
         kind: TableKind::Table,
@@ -40,7 +26,7 @@ fn table() -> Table {
         rows: 0,
         data_bytes: 0,
         auto_increment: None,
-        columns: vec![column("id", "int"), column("v", "blob")],
+        columns: vec![Column::plain("id", "int"), Column::plain("v", "blob")],
         keys: Vec::new(),
         versioned: false,
         lax_foreign_keys: false,

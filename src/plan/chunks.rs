@@ -284,18 +284,10 @@ mod tests {
     fn column(name: &str, data_type: &str, nullable: bool) -> Column {
         let charset = (data_type == "varchar").then(|| "utf8mb4".to_owned());
         Column {
-            name: name.into(),
-            data_type: data_type.into(),
             charset,
             nullable,
-            generated: false,
-            period: None,
-            by_number: false,
             members: if data_type == "enum" { 3 } else { 0 },
-            bare_timestamp: false,
-            srid: 0,
-            fixed_decimals: false,
-            sorted_with_pad: false,
+            ..Column::plain(name, data_type)
         }
     }
 

@@ -4,7 +4,8 @@
 
 use mysql::prelude::Queryable;
 
-use crate::server::{Kind, Server};
+use crate::compare::assert_none;
+use crate::server::{Kind, Server, on_each_kind};
 use crate::site::{Lists, Site, chunks};
 
 const DATABASE: &str = "access";
@@ -440,7 +441,9 @@ fn access(connection: &mut mysql::Conn, query: &str) -> (String, Option<String>)
     (row.get("type").unwrap(), row.get("key").unwrap())
 }
 
-fn chunks_are_found_on(kind: Kind) {
+on_each_kind!(chunks_are_found_through_the_index);
+
+fn chunks_are_found_through_the_index(kind: Kind) {
     let log = [
         "--general-log=1",
         "--log-output=FILE",
@@ -493,25 +496,5 @@ fn chunks_are_found_on(kind: Kind) {
             failures.push(format!("{name}: access {access}, key {key:?}: {query}"));
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{kind:?}: {} failures\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
-}
-
-#[test]
-fn chunks_are_found_through_the_index_on_mariadb_10() {
-    chunks_are_found_on(Kind::MariaDb10);
-}
-
-#[test]
-fn chunks_are_found_through_the_index_on_mariadb_11() {
-    chunks_are_found_on(Kind::MariaDb11);
-}
-
-#[test]
-fn chunks_are_found_through_the_index_on_mysql() {
-    chunks_are_found_on(Kind::MySql9);
+    assert_none(kind, &failures);
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use mysql::Value;
 use mysql::prelude::Queryable;
 
-use crate::server::Server;
+use crate::server::{Kind, Server};
 use crate::site::{json, walk};
 
 /// The SQL of one file, decompressed by the stock tool.
@@ -237,6 +237,14 @@ pub(crate) fn differences(
         Some(format!("{name} differs:\n  was {text}\n  is  {other}"))
     });
     missing.chain(extra).chain(changed).collect()
+}
+
+/// Panics with all that failed on a server of the kind, unless nothing did.
+#[track_caller]
+pub(crate) fn assert_none(kind: Kind, failures: &[String]) {
+    let count = failures.len();
+    let list = failures.join("\n");
+    assert!(failures.is_empty(), "{kind:?}: {count} failures\n{list}");
 }
 
 /// Panics with the first difference between two fingerprints.

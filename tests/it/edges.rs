@@ -4,9 +4,9 @@
 
 use std::fmt::Write as _;
 
-use crate::compare::{differences, fingerprint};
+use crate::compare::{assert_none, differences, fingerprint};
 use crate::corpus::{back_up_in, load};
-use crate::server::{Kind, Server, shared};
+use crate::server::{Kind, on_each_kind, shared};
 use crate::site::chunks;
 
 /// A table: what to call it, its columns and keys without the filler, and the expressions
@@ -247,8 +247,11 @@ fn sql(kind: Kind) -> (String, Vec<(String, bool)>) {
     (sql, tables)
 }
 
-fn union_is_the_table_once(server: &Server) {
-    let (sql, tables) = sql(server.kind());
+on_each_kind!(union_is_the_table_once);
+
+fn union_is_the_table_once(kind: Kind) {
+    let Some(server) = shared(kind) else { return };
+    let (sql, tables) = sql(kind);
     server.create_database("edges");
     server.feed("edges", "the tables", sql.as_bytes());
     let site = back_up_in(server, "edges", "700");
@@ -270,31 +273,5 @@ fn union_is_the_table_once(server: &Server) {
         fingerprint(server, "edges_again"),
     );
     failures.extend(differences(&expected, &found));
-    assert!(
-        failures.is_empty(),
-        "{:?}:\n{}",
-        server.kind(),
-        failures.join("\n")
-    );
-}
-
-#[test]
-fn on_mariadb_10() {
-    shared(Kind::MariaDb10)
-        .into_iter()
-        .for_each(union_is_the_table_once);
-}
-
-#[test]
-fn on_mariadb_11() {
-    shared(Kind::MariaDb11)
-        .into_iter()
-        .for_each(union_is_the_table_once);
-}
-
-#[test]
-fn on_mysql_9() {
-    shared(Kind::MySql9)
-        .into_iter()
-        .for_each(union_is_the_table_once);
+    assert_none(kind, &failures);
 }

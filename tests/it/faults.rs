@@ -26,8 +26,17 @@ const LISTS: fn() -> Lists<'static> = || Lists {
 /// One stream, so that a connection in the middle of it is in the middle of the table.
 const ONE_STREAM: [&str; 6] = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
 
-/// A database whose table `big` is far larger than all buffers between server and program,
-/// with a complete backup.
+/// A table `big` that is far larger than all buffers between server and program.
+pub(crate) fn create_big(server: &Server, database: &str) {
+    server.feed(
+        database,
+        "a large table",
+        b"CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
+          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;",
+    );
+}
+
+/// A database with a table `big` and a complete backup.
 fn fixture(database: &str) -> Option<(&'static Server, Site)> {
     let server = with_binlog()?;
     server.create_database(database);
@@ -35,10 +44,9 @@ fn fixture(database: &str) -> Option<(&'static Server, Site)> {
         database,
         "the tables",
         b"CREATE TABLE settings (id INT PRIMARY KEY, v INT);
-          INSERT INTO settings VALUES (1, 1);
-          CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
-          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;",
+          INSERT INTO settings VALUES (1, 1);",
     );
+    create_big(server, database);
     let site = services::site_with_services(server, database, &LISTS());
     site.backup_ok(&ONE_STREAM);
     // So that a file of the failing run would differ from the previous backup's.

@@ -6,6 +6,7 @@ use mysql::prelude::Queryable;
 
 use crate::compare::{assert_same, differences, files, fingerprint, read_sql};
 use crate::corpus;
+use crate::faults::{create_big, stop_in_the_middle_of_big};
 use crate::server::{Kind, Server, shared, with_binlog};
 use crate::services;
 use crate::site::{Lists, RUN_BOUND, Site, assert_no_leftovers, chunks, start, walk};
@@ -147,11 +148,10 @@ fn tables_that_swap_their_names_during_the_run_fail_it() {
     server.feed(
         "odd_swap",
         "the tables",
-        b"CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
-          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;
-          CREATE TABLE xa (v INT); INSERT INTO xa VALUES (1);
+        b"CREATE TABLE xa (v INT); INSERT INTO xa VALUES (1);
           CREATE TABLE xb (v INT); INSERT INTO xb VALUES (2);",
     );
+    create_big(server, "odd_swap");
     let lists = Lists {
         local: vec!["big", "xa", "xb"],
         ..Lists::default()
@@ -161,7 +161,7 @@ fn tables_that_swap_their_names_during_the_run_fail_it() {
     std::thread::sleep(Duration::from_millis(2100));
     let arguments = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
     let mut program = start(site.command("", &arguments));
-    crate::faults::stop_in_the_middle_of_big(server, "odd_swap", &mut program);
+    stop_in_the_middle_of_big(server, "odd_swap", &mut program);
     let mut connection = server.connect();
     connection
         .query_drop("RENAME TABLE odd_swap.xa TO odd_swap.xt, odd_swap.xb TO odd_swap.xa, odd_swap.xt TO odd_swap.xb")
@@ -178,12 +178,7 @@ fn tables_that_swap_their_names_during_the_run_fail_it() {
 fn a_destination_in_use_is_refused_before_a_service_is_touched() {
     let Some(server) = with_binlog() else { return };
     server.create_database("odd_busy");
-    server.feed(
-        "odd_busy",
-        "the tables",
-        b"CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
-          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;",
-    );
+    create_big(server, "odd_busy");
     let lists = Lists {
         local: vec!["big"],
         ..Lists::default()
@@ -191,7 +186,7 @@ fn a_destination_in_use_is_refused_before_a_service_is_touched() {
     let site = services::site_with_services(server, "odd_busy", &lists);
     let arguments = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
     let mut first = start(site.command("", &arguments));
-    crate::faults::stop_in_the_middle_of_big(server, "odd_busy", &mut first);
+    stop_in_the_middle_of_big(server, "odd_busy", &mut first);
     let second = crate::site::run(services::command(&site, &["-m"], ""));
     second.expect_code(12).expect_said("in use");
     for service in ["mariadb", "csv2-web", "csv2-poller"] {

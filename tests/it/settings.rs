@@ -1,9 +1,9 @@
 //! Whatever a server's global settings make of a session, the program's or the stock client's:
 //! what is exported and loaded under them comes back as it was.
 
-use crate::compare::{differences, fingerprint};
+use crate::compare::{assert_none, differences, fingerprint};
 use crate::corpus::{TOPICS, back_up, fill, load};
-use crate::server::{Kind, Server};
+use crate::server::{Kind, Server, on_each_kind};
 
 /// Settings under which carelessly written files would be read differently.
 const SETTINGS: [&str; 7] = [
@@ -50,7 +50,9 @@ fn time_zone() -> String {
     sql
 }
 
-fn goes_there_and_back_on(kind: Kind) {
+on_each_kind!(global_settings_change_nothing);
+
+fn global_settings_change_nothing(kind: Kind) {
     let Some(server) = Server::start_kind(kind, &[]) else {
         return;
     };
@@ -82,25 +84,5 @@ fn goes_there_and_back_on(kind: Kind) {
                 .map(|failure| format!("{database}: {failure}")),
         );
     }
-    assert!(
-        failures.is_empty(),
-        "{kind:?}: {} failures\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
-}
-
-#[test]
-fn global_settings_change_nothing_on_mariadb_10() {
-    goes_there_and_back_on(Kind::MariaDb10);
-}
-
-#[test]
-fn global_settings_change_nothing_on_mariadb_11() {
-    goes_there_and_back_on(Kind::MariaDb11);
-}
-
-#[test]
-fn global_settings_change_nothing_on_mysql() {
-    goes_there_and_back_on(Kind::MySql9);
+    assert_none(kind, &failures);
 }

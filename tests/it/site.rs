@@ -383,6 +383,14 @@ pub(crate) fn walk(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+fn name_below(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root)
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
 /// The content of every file and the target of every link below `root`, by path.
 pub(crate) fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let leaves = walk(root)
@@ -390,12 +398,7 @@ pub(crate) fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
         .filter(|path| path.is_symlink() || path.is_file());
     leaves
         .map(|path| {
-            let name = path
-                .strip_prefix(root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
+            let name = name_below(root, &path);
             let content = match fs::read_link(&path) {
                 Ok(target) => target.into_os_string().into_encoded_bytes(),
                 Err(_) => fs::read(&path).unwrap(),
@@ -412,12 +415,7 @@ pub(crate) fn identities(root: &Path) -> BTreeMap<String, (u64, i64, i64)> {
         .filter(|path| path.is_file() && !path.is_symlink());
     files
         .map(|path| {
-            let name = path
-                .strip_prefix(root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
+            let name = name_below(root, &path);
             let meta = fs::metadata(&path).unwrap();
             (name, (meta.ino(), meta.mtime(), meta.mtime_nsec()))
         })

@@ -52,6 +52,26 @@ pub enum Period {
     End,
 }
 
+impl Column {
+    /// A column that is NOT NULL and has nothing peculiar.
+    pub(crate) fn plain(name: &str, data_type: &str) -> Column {
+        Column {
+            name: name.into(),
+            data_type: data_type.into(),
+            charset: None,
+            nullable: false,
+            generated: false,
+            period: None,
+            members: 0,
+            by_number: false,
+            bare_timestamp: false,
+            srid: 0,
+            fixed_decimals: false,
+            sorted_with_pad: false,
+        }
+    }
+}
+
 pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
                  GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
@@ -156,18 +176,8 @@ pub(super) fn add_hidden_period(table: &mut Table) {
     }
     let hidden = [("row_start", Period::Start), ("row_end", Period::End)];
     table.columns.extend(hidden.map(|(name, period)| Column {
-        name: name.into(),
-        data_type: "timestamp".into(),
-        charset: None,
-        nullable: false,
-        generated: false,
         period: Some(period),
-        members: 0,
-        by_number: false,
-        bare_timestamp: false,
-        srid: 0,
-        fixed_decimals: false,
-        sorted_with_pad: false,
+        ..Column::plain(name, "timestamp")
     }));
 }
 

@@ -16,7 +16,7 @@ use std::thread;
 
 use mysql::prelude::Queryable;
 
-use crate::compare::{differences, files, fingerprint, read_sql};
+use crate::compare::{assert_none, differences, files, fingerprint, read_sql};
 use crate::server::{Kind, Server, shared};
 use crate::site::{Lists, Site, run};
 
@@ -180,13 +180,7 @@ fn round_trip(server: &Server, topic: &str) {
         &site,
         &expected,
     ));
-    assert!(
-        failures.is_empty(),
-        "{topic} on {:?}: {} failures\n{}",
-        server.kind(),
-        failures.len(),
-        failures.join("\n")
-    );
+    assert_none(server.kind(), &failures);
 }
 
 /// A server on which nothing is as usual: modes that change what quotes and backslashes mean,

@@ -56,6 +56,31 @@ pub(crate) fn shared(kind: Kind) -> Option<&'static Server> {
     server.as_ref().or_else(|| skip(kind))
 }
 
+/// Makes a function that takes a [`Kind`] a test on each of them.
+macro_rules! on_each_kind {
+    ($test:ident) => {
+        mod $test {
+            use crate::server::Kind;
+
+            #[test]
+            fn on_mariadb_10() {
+                super::$test(Kind::MariaDb10);
+            }
+
+            #[test]
+            fn on_mariadb_11() {
+                super::$test(Kind::MariaDb11);
+            }
+
+            #[test]
+            fn on_mysql_9() {
+                super::$test(Kind::MySql9);
+            }
+        }
+    };
+}
+pub(crate) use on_each_kind;
+
 /// Says that the running test is skipped for want of a server. In CI that is a failure, unless
 /// it is one that cannot be had here.
 fn skip<T>(kind: Kind) -> Option<T> {

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::changes::changes;
 use super::{Copy, backed_up, fill, lists, original, original_on, server, servers, verdicts};
-use crate::faults::stop_in_the_middle_of_big;
-use crate::server::{Kind, ROOT_PASSWORD, Server, with_binlog};
+use crate::faults::{create_big, stop_in_the_middle_of_big};
+use crate::server::{Kind, ROOT_PASSWORD, Server, on_each_kind, with_binlog};
 use crate::servers::Secure;
 use crate::site::{Lists, PROGRAM, RUN_BOUND, Site, edited, json, run, start};
 
@@ -75,25 +75,12 @@ fn each_change_is_named(server: &Server, database: &str, site: &Site, backup: &S
     assert_eq!(differences(site, backup, &[]), Vec::<String>::new());
 }
 
+on_each_kind!(whatever_changes_is_named_and_nothing_else);
+
 fn whatever_changes_is_named_and_nothing_else(kind: Kind) {
     let Some(server) = server(kind) else { return };
     let site = backed_up(server, "verify_live");
     each_change_is_named(server, "verify_live", &site, &site);
-}
-
-#[test]
-fn whatever_changes_on_mariadb_10_is_named_and_nothing_else() {
-    whatever_changes_is_named_and_nothing_else(Kind::MariaDb10);
-}
-
-#[test]
-fn whatever_changes_on_mariadb_11_is_named_and_nothing_else() {
-    whatever_changes_is_named_and_nothing_else(Kind::MariaDb11);
-}
-
-#[test]
-fn whatever_changes_on_mysql_9_is_named_and_nothing_else() {
-    whatever_changes_is_named_and_nothing_else(Kind::MySql9);
 }
 
 /// Restores a sound backup, and one whose manifest states other content of one table.
@@ -231,12 +218,7 @@ fn an_interrupt_ends_a_comparison() {
     let Some(server) = with_binlog() else { return };
     let database = "verify_interrupt";
     server.create_database(database);
-    server.feed(
-        database,
-        "a large table",
-        b"CREATE TABLE big (id INT PRIMARY KEY, v VARCHAR(1000));
-          INSERT INTO big SELECT seq, repeat('v', 1000) FROM seq_1_to_60000;",
-    );
+    create_big(server, database);
     let lists = Lists {
         local: vec!["big"],
         ..Lists::default()
