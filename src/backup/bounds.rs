@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::plan::chunks::{ChunkKey, LiteralKind, Range, literal_kind};
 use crate::server::catalog::Table;
-use crate::server::rows::RowSource;
+use crate::server::rows::{Protocol, RowSource};
 use crate::server::snapshot::Session;
 use crate::server::wire::read_cell;
 use crate::server::{quote_identifier, quote_list};
@@ -175,17 +175,18 @@ impl Walk<'_> {
 
     /// Cells of the only row of a query; `None` when there is no row.
     fn read_one(&mut self, query: &str) -> Result<Option<Vec<Option<Vec<u8>>>>> {
-        self.session.read(query, self.interrupt, |rows| {
-            let columns = rows.columns();
-            let mut cells = None;
-            while let Some(row) = rows.next_row()? {
-                let mut rest = row;
-                let read =
-                    (0..columns).map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
-                cells = read.collect();
-            }
-            Ok(cells)
-        })
+        self.session
+            .read(query, Protocol::Text, self.interrupt, |rows| {
+                let columns = rows.columns();
+                let mut cells = None;
+                while let Some(row) = rows.next_row()? {
+                    let mut rest = row;
+                    let read = (0..columns)
+                        .map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
+                    cells = read.collect();
+                }
+                Ok(cells)
+            })
     }
 }
 

@@ -3,8 +3,10 @@
 //! bytes in every run.
 
 use super::cell::{CellKind, write_row};
+use super::protocol;
 use crate::error::Result;
 use crate::server::catalog::Table;
+use crate::server::rows::Protocol;
 use crate::server::{quote_identifier, quote_list};
 
 /// Statements of about this size load well and bound what a reader holds.
@@ -15,6 +17,7 @@ pub const STATEMENT_BYTES: usize = 1 << 20;
 pub struct TableEncoding {
     kinds: Vec<CellKind>,
     select_list: String,
+    protocol: Protocol,
     prefix: Vec<u8>,
     max_statement: usize,
 }
@@ -38,6 +41,7 @@ impl TableEncoding {
         TableEncoding {
             kinds,
             select_list: select.join(","),
+            protocol: protocol::choose(&columns),
             prefix: format!("INSERT INTO {name} ({names}) VALUES\n").into_bytes(),
             max_statement: STATEMENT_BYTES.min(limit),
         }
@@ -46,6 +50,11 @@ impl TableEncoding {
     /// The columns to select, in order.
     pub fn select_list(&self) -> &str {
         &self.select_list
+    }
+
+    /// How the rows are to be read.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Cells in each row.
@@ -149,6 +158,7 @@ mod tests {
         TableEncoding {
             kinds: vec![CellKind::Quoted],
             select_list: String::new(),
+            protocol: Protocol::Text,
             prefix: b"INSERT INTO `t` (`a`) VALUES\n".to_vec(),
             max_statement,
         }

@@ -257,7 +257,7 @@ impl Check<'_> {
         tally: &Tally<'_>,
         interrupt: &Interrupt,
     ) -> Result<Seen> {
-        let read = session.read(query, interrupt, |source| {
+        let read = session.read(query, self.encoding.protocol(), interrupt, |source| {
             if source.columns() != self.encoding.columns() {
                 let what = "the server sent other columns than were asked for";
                 return Err(Error::new(ErrorKind::Failed, what));

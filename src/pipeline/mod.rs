@@ -272,23 +272,28 @@ impl Reader<'_> {
                 // The coordinator listens for as long as a file is missing.
                 let _ = messages.send(Message::Stored { job: index, file });
             });
-        let read = session.read(&job.query, &self.failure.stop, |source| {
-            if source.columns() != job.encoding.columns() {
-                return Err(Error::new(
-                    ErrorKind::Failed,
-                    "the server sent other columns than were asked for",
-                ));
-            }
-            stream_chunk(
-                source,
-                &job.encoding,
-                &job.script,
-                &mut lane,
-                self.blocks,
-                &meter,
-                &self.failure.stop,
-            )
-        })?;
+        let read = session.read(
+            &job.query,
+            job.encoding.protocol(),
+            &self.failure.stop,
+            |source| {
+                if source.columns() != job.encoding.columns() {
+                    return Err(Error::new(
+                        ErrorKind::Failed,
+                        "the server sent other columns than were asked for",
+                    ));
+                }
+                stream_chunk(
+                    source,
+                    &job.encoding,
+                    &job.script,
+                    &mut lane,
+                    self.blocks,
+                    &meter,
+                    &self.failure.stop,
+                )
+            },
+        )?;
         self.tell(Message::Read {
             worker: self.worker,
             job: index,

@@ -2,7 +2,8 @@
 //! straight from the socket that the `mysql` crate opened and authenticated, in lock step:
 //! one command is written, its whole answer is read, and the connection is clean again. On
 //! an encrypted connection the crate's own row iterator is used and its rows are put back
-//! into the same form. Either way a row is the payload of a text-protocol row packet.
+//! into the same form. Either way, and by whichever protocol, a row is given as the payload of
+//! a text-protocol row packet.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use mysql::prelude::Queryable;
-use mysql::{Conn, QueryResult, Text, Value};
+use mysql::{Binary, Conn, QueryResult, Text, Value};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::binary::Decoder;
 use super::connect::{Connector, query_error};
 use super::wire::{PacketReader, read_ok, read_result_head, read_row, write_cell};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,18 +27,39 @@ pub trait RowSource {
     fn next_row(&mut self) -> Result<Option<&[u8]>>;
 }
 
+/// How the server sends the rows of a query. What they are does not depend on it, but for how a
+/// DOUBLE is spelt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Every value as text.
+    Text,
+    /// Numbers and times in binary, by a prepared statement.
+    Binary,
+}
+
 /// The rows of one query on one connection.
 pub enum Rows<'c> {
-    /// Read from the socket.
+    /// Text, read from the socket.
     Raw(RawRows<'c>),
-    /// Read by the `mysql` crate.
+    /// Binary, read from the socket.
+    RawBinary(RawBinaryRows<'c>),
+    /// Text, read by the `mysql` crate.
     Driver(DriverRows<'c>),
+    /// Binary, read by the `mysql` crate.
+    DriverBinary(DriverBinaryRows<'c>),
 }
 
 /// Rows read from the socket.
 pub struct RawRows<'c> {
     packets: PacketReader<Socket<'c>>,
     columns: usize,
+}
+
+/// Rows of a prepared statement, read from the socket.
+pub struct RawBinaryRows<'c> {
+    packets: PacketReader<Socket<'c>>,
+    decoder: Decoder,
+    statement: u32,
 }
 
 /// Rows read by the `mysql` crate.
@@ -46,43 +69,91 @@ pub struct DriverRows<'c> {
     columns: usize,
 }
 
+/// Rows of a prepared statement, read by the `mysql` crate, which closes it.
+pub struct DriverBinaryRows<'c> {
+    result: QueryResult<'c, 'c, 'c, Binary>,
+    decoder: Decoder,
+}
+
 impl<'c> Rows<'c> {
     /// Sends `query`, which must read rows, and reads up to the first row. Dropped before the
     /// last row, it leaves the connection unusable.
     pub fn query(
         conn: &'c mut Conn,
         query: &str,
+        protocol: Protocol,
         encrypted: bool,
         interrupt: &'c Interrupt,
     ) -> Result<Rows<'c>> {
-        if encrypted {
-            let result = conn
-                .query_iter(query)
-                .map_err(|e| query_error("cannot read rows", e))?;
-            let columns = result.columns().as_ref().len();
-            return Ok(Rows::Driver(DriverRows {
-                result,
-                row: Vec::new(),
-                columns,
-            }));
+        match (protocol, encrypted) {
+            (Protocol::Text, false) => Rows::by_text(conn, query, interrupt),
+            (Protocol::Binary, false) => Rows::by_statement(conn, query, interrupt),
+            (Protocol::Text, true) => {
+                let result = conn.query_iter(query).map_err(cannot_read)?;
+                let columns = result.columns().as_ref().len();
+                Ok(Rows::Driver(DriverRows {
+                    result,
+                    row: Vec::new(),
+                    columns,
+                }))
+            }
+            (Protocol::Binary, true) => {
+                let result = conn.exec_iter(query, ()).map_err(cannot_read)?;
+                let decoder = Decoder::new(result.columns().as_ref());
+                Ok(Rows::DriverBinary(DriverBinaryRows { result, decoder }))
+            }
         }
+    }
+
+    fn by_text(conn: &'c mut Conn, query: &str, interrupt: &'c Interrupt) -> Result<Rows<'c>> {
         let socket = Socket {
             fd: borrow_socket(conn),
             interrupt,
         };
-        let sequence = socket.send_query(query.as_bytes())?;
+        let sequence = socket.send_command(Command::Query, query.as_bytes())?;
         let mut packets = PacketReader::new(socket, sequence);
         let columns = read_result_head(&mut packets)?;
         Ok(Rows::Raw(RawRows { packets, columns }))
+    }
+
+    fn by_statement(conn: &'c mut Conn, query: &str, interrupt: &'c Interrupt) -> Result<Rows<'c>> {
+        let statement = conn.prep(query).map_err(cannot_read)?;
+        let decoder = Decoder::new(&statement.columns());
+        let statement = statement.id();
+        let socket = Socket {
+            fd: borrow_socket(conn),
+            interrupt,
+        };
+        // No cursor, executed once.
+        let mut execute = vec![0; 9];
+        execute[..4].copy_from_slice(&statement.to_le_bytes());
+        execute[5] = 1;
+        let sequence = socket.send_command(Command::Execute, &execute)?;
+        let mut packets = PacketReader::new(socket, sequence);
+        if read_result_head(&mut packets)? != decoder.columns() {
+            let what = "the server sent other columns than it had prepared";
+            return Err(Error::new(ErrorKind::Failed, what));
+        }
+        Ok(Rows::RawBinary(RawBinaryRows {
+            packets,
+            decoder,
+            statement,
+        }))
     }
 
     /// Cells in each row.
     pub fn columns(&self) -> usize {
         match self {
             Rows::Raw(rows) => rows.columns,
+            Rows::RawBinary(rows) => rows.decoder.columns(),
             Rows::Driver(rows) => rows.columns,
+            Rows::DriverBinary(rows) => rows.decoder.columns(),
         }
     }
+}
+
+fn cannot_read(error: mysql::Error) -> Error {
+    query_error("cannot read rows", error)
 }
 
 impl RowSource for Rows<'_> {
@@ -90,8 +161,33 @@ impl RowSource for Rows<'_> {
     fn next_row(&mut self) -> Result<Option<&[u8]>> {
         match self {
             Rows::Raw(rows) => read_row(&mut rows.packets),
+            Rows::RawBinary(rows) => rows.next_row(),
             Rows::Driver(rows) => rows.next_row(),
+            Rows::DriverBinary(rows) => rows.next_row(),
         }
+    }
+}
+
+impl RawBinaryRows<'_> {
+    #[inline]
+    fn next_row(&mut self) -> Result<Option<&[u8]>> {
+        if let Some(packet) = read_row(&mut self.packets)? {
+            return self.decoder.decode(packet).map(Some);
+        }
+        // This command has no answer.
+        let socket = self.packets.source();
+        socket.send_command(Command::Close, &self.statement.to_le_bytes())?;
+        Ok(None)
+    }
+}
+
+impl DriverBinaryRows<'_> {
+    fn next_row(&mut self) -> Result<Option<&[u8]>> {
+        let Some(row) = self.result.next() else {
+            return Ok(None);
+        };
+        let row = row.map_err(cannot_read)?;
+        self.decoder.take(row.unwrap_raw()).map(Some)
     }
 }
 
@@ -100,7 +196,7 @@ impl DriverRows<'_> {
         let Some(row) = self.result.next() else {
             return Ok(None);
         };
-        let row = row.map_err(|e| query_error("cannot read rows", e))?;
+        let row = row.map_err(cannot_read)?;
         self.row.clear();
         for value in row.unwrap_raw() {
             match value {
@@ -138,14 +234,23 @@ struct Socket<'c> {
     interrupt: &'c Interrupt,
 }
 
+/// The first byte of a command (MySQL internals manual, "Text Protocol", "Prepared Statements").
+#[derive(Clone, Copy)]
+enum Command {
+    Query = 0x03,
+    Execute = 0x17,
+    Close = 0x19,
+}
+
 impl Socket<'_> {
-    /// Writes a COM_QUERY command (byte 0x03, sequence number 0). One that is longer than a
-    /// packet goes on in the next ones; returns the sequence number of the answer.
-    fn send_query(&self, query: &[u8]) -> Result<u8> {
+    /// Writes a command, from sequence number 0 on. One that is longer than a packet goes on in
+    /// the next ones; returns the sequence number of the answer.
+    fn send_command(&self, command: Command, argument: &[u8]) -> Result<u8> {
         const FULL_PAYLOAD: usize = 0xff_ffff;
         let mut sequence = 0u8;
         // The command byte belongs to the payload of the first packet.
-        let (mut rest, mut command) = (query, &[0x03u8][..]);
+        let command = [command as u8];
+        let (mut rest, mut command) = (argument, &command[..]);
         loop {
             let take = rest.len().min(FULL_PAYLOAD - command.len());
             let (part, tail) = rest.split_at(take);
@@ -242,7 +347,7 @@ pub fn execute(
         interrupt,
     };
     let done = socket
-        .send_query(statement)
+        .send_command(Command::Query, statement)
         .and_then(|sequence| read_ok(&mut PacketReader::new(socket, sequence)));
     if matches!(&done, Err(e) if e.kind() == ErrorKind::Interrupted) {
         connector.kill(number);

@@ -17,7 +17,7 @@ use r2d2_mysql::MySqlConnectionManager;
 use super::connect::{Connector, cause, hint_for, query_error};
 use super::consistency::{SnapshotInfo, SnapshotRequest, take_snapshot};
 use super::lock::{ServerLock, Wait};
-use super::rows::Rows;
+use super::rows::{Protocol, Rows};
 use crate::config::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
@@ -55,12 +55,13 @@ impl Session {
     pub fn read<T>(
         &mut self,
         query: &str,
+        protocol: Protocol,
         interrupt: &Interrupt,
         read: impl FnOnce(&mut Rows<'_>) -> Result<T>,
     ) -> Result<T> {
         self.results_in(AS_STORED)?;
         self.broken = true;
-        let mut rows = Rows::query(&mut self.conn, query, self.encrypted, interrupt)?;
+        let mut rows = Rows::query(&mut self.conn, query, protocol, self.encrypted, interrupt)?;
         let value = read(&mut rows)?;
         drop(rows);
         self.broken = false;

@@ -40,6 +40,11 @@ impl<R: Read> PacketReader<R> {
         }
     }
 
+    /// Where the bytes come from.
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+
     /// The next packet's payload, continuations joined.
     pub fn next_packet(&mut self) -> Result<&[u8]> {
         self.receive(4)?;
