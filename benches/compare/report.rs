@@ -51,6 +51,9 @@ struct Entry {
     wall_max_s: f64,
     /// To the floor, or to myloader.
     ratio: Option<f64>,
+    /// The same of the CPU that client and server used together: other work on the machine
+    /// disturbs it less.
+    cpu_ratio: Option<f64>,
     client_cpu_s: f64,
     server_cpu_s: f64,
     peak_mib: f64,
@@ -199,13 +202,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = |ratio: Option<f64>| ratio.map_or_else(|| "-".into(), |r| format!("{r:.2}"));
         writeln!(
             f,
-            "{:<32} {:>8} {:>15} {:>6} {:>11} {:>11} {:>9} {:>9}",
+            "{:<27} {:>7} {:>13} {:>6} {:>9} {:>10} {:>10} {:>8} {:>8}",
             "contender",
             "wall s",
             "min–max",
             "ratio",
+            "CPU ratio",
             "client CPU",
             "server CPU",
             "peak MiB",
@@ -214,13 +219,12 @@ impl fmt::Display for Report {
         for entry in &self.results {
             writeln!(
                 f,
-                "{:<32} {:>8.2} {:>15} {:>6} {:>11.2} {:>11.2} {:>9.1} {:>9.1}",
+                "{:<27} {:>7.2} {:>13} {:>6} {:>9} {:>10.2} {:>10.2} {:>8.1} {:>8.1}",
                 entry.contender,
                 entry.wall_s,
                 format!("{:.2}–{:.2}", entry.wall_min_s, entry.wall_max_s),
-                entry
-                    .ratio
-                    .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")),
+                times(entry.ratio),
+                times(entry.cpu_ratio),
                 entry.client_cpu_s,
                 entry.server_cpu_s,
                 entry.peak_mib,
@@ -249,14 +253,15 @@ impl fmt::Display for Report {
 
 impl Entry {
     fn new(contender: Contender, runs: &[Run], reference: Option<&[Run]>) -> Entry {
-        let all_wall_s: Vec<f64> = runs.iter().map(|run| run.wall.as_secs_f64()).collect();
+        let all_wall_s: Vec<f64> = runs.iter().map(wall).collect();
         let of = |f: fn(&Run) -> f64| median(runs.iter().map(f));
         Entry {
             contender: contender.name().into(),
             wall_s: median(all_wall_s.iter().copied()),
             wall_min_s: all_wall_s.iter().copied().fold(f64::INFINITY, f64::min),
             wall_max_s: all_wall_s.iter().copied().fold(0.0, f64::max),
-            ratio: reference.map(|reference| ratio(runs, reference)),
+            ratio: reference.map(|reference| ratio(runs, reference, wall)),
+            cpu_ratio: reference.map(|reference| ratio(runs, reference, cpu)),
             client_cpu_s: of(|run| run.client_cpu.as_secs_f64()),
             server_cpu_s: of(|run| run.server_cpu.as_secs_f64()),
             peak_mib: of(|run| run.peak_bytes as f64 / MIB),
@@ -272,7 +277,10 @@ impl Reached {
         let of = |contender| Some(&*runs.iter().find(|(other, _)| *other == contender)?.1);
         let (own, name) = (of(goal.of)?, goal.of.name());
         let (text, measured) = match goal.what {
-            What::TimesOf(other) => (format!("{name} / {}", other.name()), ratio(own, of(other)?)),
+            What::TimesOf(other) => (
+                format!("{name} / {}", other.name()),
+                ratio(own, of(other)?, wall),
+            ),
             What::Peak => {
                 let peak = median(own.iter().map(|run| run.peak_bytes as f64 / MIB));
                 (format!("{name}, peak MiB"), peak)
@@ -286,11 +294,19 @@ impl Reached {
     }
 }
 
+fn wall(run: &Run) -> f64 {
+    run.wall.as_secs_f64()
+}
+
+fn cpu(run: &Run) -> f64 {
+    (run.client_cpu + run.server_cpu).as_secs_f64()
+}
+
 /// The median of the ratios within each round: what slows a machine down for a while then slows
 /// both.
-fn ratio(runs: &[Run], others: &[Run]) -> f64 {
+fn ratio(runs: &[Run], others: &[Run], of: fn(&Run) -> f64) -> f64 {
     let each = runs.iter().zip(others);
-    median(each.map(|(run, other)| run.wall.as_secs_f64() / other.wall.as_secs_f64()))
+    median(each.map(|(run, other)| of(run) / of(other)))
 }
 
 /// NaN of nothing.
