@@ -478,7 +478,10 @@ impl<'a> Restore<'a> {
     }
 
     fn create_object(&self, worker: &mut Worker<'_>, object: &SourceObject) -> Result<()> {
-        target::drop_object(&mut worker.session, &object.kind, &object.name)?;
+        // Otherwise nothing is there that was found, or has come since, and might be dropped.
+        if self.request.overwrite || self.request.resume {
+            target::drop_object(&mut worker.session, &object.kind, &object.name)?;
+        }
         let file = self.source.read(&object.file)?;
         worker.before_file()?;
         worker.run_file(&file[..], |statement| {

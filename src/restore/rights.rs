@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use super::create::references;
+use super::portable::create_statement;
 use super::session::Session;
-use super::source::Source;
+use super::source::{Source, SourceObject};
 use super::statements::Statements;
 use super::{Content, Request, definer};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +25,7 @@ pub(super) fn check(
 ) -> Result<()> {
     let database = request.connection.database.as_str();
     let privileges = Privileges::read(&mut control.conn, database)?;
-    let wanted = wanted(source, request);
+    let wanted = wanted(source, flavor, request)?;
     let missing: Vec<&str> = wanted
         .into_iter()
         .filter(|privilege| !privileges.on_database(privilege))
@@ -47,7 +49,7 @@ pub(super) fn check(
 }
 
 /// The privileges on the database that this restore needs.
-fn wanted(source: &Source, request: &Request) -> BTreeSet<&'static str> {
+fn wanted(source: &Source, flavor: &Flavor, request: &Request) -> Result<BTreeSet<&'static str>> {
     // The ledger is a table, and goes when all is done; what arrived is read.
     let mut wanted = BTreeSet::from(["CREATE", "DROP", "INSERT", "SELECT"]);
     let any_rows = source.tables.iter().any(|table| table.rows.is_some());
@@ -63,7 +65,16 @@ fn wanted(source: &Source, request: &Request) -> BTreeSet<&'static str> {
             _ => "CREATE ROUTINE",
         });
     }
-    wanted
+    if request.content != Content::Data && !flavor.is_mariadb() {
+        for table in &source.tables {
+            let create = create_statement(&source.read(&table.structure)?);
+            if create.is_some_and(|create| !references(&create).is_empty()) {
+                wanted.insert("REFERENCES");
+                break;
+            }
+        }
+    }
+    Ok(wanted)
 }
 
 /// Whether the user may create objects that belong to others.
@@ -101,20 +112,13 @@ fn refuse_other_definers(source: &Source, user: &str, flavor: &Flavor) -> Result
     Ok(())
 }
 
-/// A server with a binary log takes functions and triggers only from those it trusts.
+/// A server with a binary log takes functions and triggers only from those it trusts, and from
+/// nobody a function that does not say that it is safe to run once more.
 fn refuse_distrust(
     control: &mut Session<'_>,
     source: &Source,
     privileges: &Privileges,
 ) -> Result<()> {
-    let logged = source
-        .objects
-        .iter()
-        .find(|object| matches!(object.kind.as_str(), "function" | "triggers"));
-    let Some(object) = logged else { return Ok(()) };
-    if privileges.globally("SUPER") {
-        return Ok(());
-    }
     let distrusts: Option<bool> = control
         .conn
         .query_first("SELECT @@log_bin AND NOT @@log_bin_trust_function_creators")
@@ -122,10 +126,37 @@ fn refuse_distrust(
     if distrusts != Some(true) {
         return Ok(());
     }
-    let what = format!(
-        "{} `{}`: a server with a binary log takes functions and triggers only from a user with SUPER",
-        object.kind, object.name
-    );
-    Err(Error::new(ErrorKind::Connect, what)
-        .hint("SET GLOBAL log_bin_trust_function_creators=1 on the server for the restore"))
+    let refuse = |object: &SourceObject, why: &str| {
+        let what = format!(
+            "{} `{}`: a server with a binary log takes {why}",
+            object.kind, object.name
+        );
+        Err(Error::new(ErrorKind::Connect, what)
+            .hint("SET GLOBAL log_bin_trust_function_creators=1 on the server for the restore"))
+    };
+    let trusted = privileges.globally("SUPER");
+    for object in &source.objects {
+        let is_function = object.kind == "function";
+        if !trusted && (is_function || object.kind == "triggers") {
+            return refuse(object, "functions and triggers only from a user with SUPER");
+        }
+        if is_function && !says_it_is_safe(&source.read(&object.file)?) {
+            return refuse(
+                object,
+                "no function that is not DETERMINISTIC, NO SQL or READS SQL DATA",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a function has one of the characteristics that the server asks for, each of which it
+/// states on a line of its own. (A line of the body that looks like one is taken for it.)
+fn says_it_is_safe(file: &[u8]) -> bool {
+    file.split(|byte| *byte == b'\n').any(|line| {
+        matches!(
+            line,
+            b"    DETERMINISTIC" | b"    NO SQL" | b"    READS SQL DATA"
+        )
+    })
 }

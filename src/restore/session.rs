@@ -103,6 +103,8 @@ impl<'a> Session<'a> {
             "time_zone='+00:00'",
             // The files set it too, which would end the transaction of a chunk were it not so already.
             "autocommit=1",
+            // The end of a transaction shall be just that, and not of the connection too.
+            "completion_type='NO_CHAIN'",
         ];
         let conn = &mut self.conn;
         let failed = |e| query_error("cannot prepare a session", e);

@@ -10,7 +10,7 @@ use super::session::Session;
 use super::source::{Source, SourceTable};
 use super::{Content, Request};
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::connect::query_error;
+use crate::server::connect::{ServerError, query_error};
 use crate::server::{quote_identifier, quote_string};
 use crate::store::manifest::TableKind;
 
@@ -23,10 +23,14 @@ pub(super) struct Target {
     collation: Option<String>,
     /// Whether the server compares names of tables without their case.
     folds_case: bool,
+    /// Whether it does not even keep their capitals.
+    lowers_case: bool,
     /// Tables, views and sequences with their type as the server states it.
     pub(super) tables: BTreeMap<String, String>,
-    /// Routines and packages: kind as in `DROP …`, and name.
+    /// Routines and packages: kind as in `DROP …`, and name in small letters: unlike those of
+    /// tables, these names are compared without their case by every server.
     routines: BTreeSet<(String, String)>,
+    /// Events, likewise in small letters.
     events: BTreeSet<String>,
     /// Tables that have triggers, with the triggers' names.
     triggers: BTreeMap<String, Vec<String>>,
@@ -47,6 +51,7 @@ impl Target {
             exists: !exists.is_empty(),
             collation: exists.into_iter().next(),
             folds_case: folding != [0],
+            lowers_case: folding == [1],
             ..Target::default()
         };
         let tables: Vec<(String, String)> = rows(
@@ -68,6 +73,7 @@ impl Target {
         target.routines = routines
             .into_iter()
             .filter(|(kind, _)| kind != "PACKAGE BODY")
+            .map(|(kind, name)| (kind, name.to_lowercase()))
             .collect();
         let events: Vec<String> = rows(
             conn,
@@ -75,7 +81,7 @@ impl Target {
                 "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA={schema}"
             ),
         )?;
-        target.events = events.into_iter().collect();
+        target.events = events.iter().map(|name| name.to_lowercase()).collect();
         let triggers: Vec<(String, String)> = rows(
             conn,
             &format!(
@@ -134,8 +140,15 @@ impl Target {
                 (Some(_), _) if request.overwrite => continue,
                 (Some("SEQUENCE"), Content::Data) => continue,
                 (Some("SEQUENCE"), _) => ("is there already", true),
-                (Some(_), _) if is_empty(conn, &table.name)? => continue,
-                (Some(_), _) => ("is there and has rows", true),
+                (Some(kind), _) if !is_empty(conn, &table.name, kind)? => {
+                    ("is there and has rows", true)
+                }
+                (Some(_), Content::All | Content::Structure)
+                    if self.triggers.contains_key(&table.name) =>
+                {
+                    ("is there and has triggers", true)
+                }
+                (Some(_), _) => continue,
             };
             all_replaceable &= replaceable;
             conflicts.push(format!("table `{}` {what}", table.name));
@@ -151,7 +164,7 @@ impl Target {
                     }
                     None => false,
                 },
-                "event" => self.events.contains(&object.name),
+                "event" => self.events.contains(&object.name.to_lowercase()),
                 // They go with their table, which is created anew.
                 "triggers" => false,
                 kind => self.has_routine(kind, &object.name),
@@ -179,15 +192,23 @@ impl Target {
         }))
     }
 
-    /// Names that the server would take for one.
+    /// Names that the server would take for one, or not keep as they are.
     fn case_conflicts(&self, source: &Source) -> Vec<String> {
-        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        let tables = source.tables.iter().map(|t| (t.kind.name(), &t.name));
+        let views = source.objects.iter().filter(|o| o.kind == "view");
+        let names = tables.chain(views.map(|view| ("view", &view.name)));
+        let mut seen: BTreeMap<String, (&str, &String)> = BTreeMap::new();
         let mut conflicts = Vec::new();
-        for table in source.tables.iter().filter(|_| self.folds_case) {
-            if let Some(other) = seen.insert(table.name.to_lowercase(), &table.name) {
+        for (kind, name) in names.filter(|_| self.folds_case) {
+            let lowered = name.to_lowercase();
+            if self.lowers_case && lowered != *name {
                 conflicts.push(format!(
-                    "table `{}` and table `{other}` have one name on this server (lower_case_table_names)",
-                    table.name
+                    "{kind} `{name}` would become `{lowered}` on this server (lower_case_table_names)"
+                ));
+            }
+            if let Some((other_kind, other)) = seen.insert(lowered, (kind, name)) {
+                conflicts.push(format!(
+                    "{kind} `{name}` and {other_kind} `{other}` have one name on this server (lower_case_table_names)"
                 ));
             }
         }
@@ -195,7 +216,7 @@ impl Target {
     }
 
     fn has_routine(&self, kind: &str, name: &str) -> bool {
-        let key = (kind.to_ascii_uppercase(), name.to_owned());
+        let key = (kind.to_ascii_uppercase(), name.to_lowercase());
         self.routines.contains(&key)
     }
 }
@@ -214,13 +235,20 @@ pub(super) fn drop_table(session: &mut Session<'_>, table: &SourceTable) -> Resu
 
 /// Empties a table that stays.
 pub(super) fn empty_table(session: &mut Session<'_>, table: &SourceTable) -> Result<()> {
+    /// What MariaDB says of a table that keeps its history.
+    const VERSIONED: u16 = 4137;
     if table.kind == TableKind::Sequence {
         return Ok(());
     }
-    run(
-        session,
-        &format!("TRUNCATE TABLE {}", quote_identifier(&table.name)),
-    )
+    let name = quote_identifier(&table.name);
+    match run(session, &format!("TRUNCATE TABLE {name}")) {
+        Err(e) if ServerError::code_of(&e) == Some(VERSIONED) => {
+            // What is deleted is history first.
+            run(session, &format!("DELETE FROM {name}"))?;
+            run(session, &format!("DELETE HISTORY FROM {name}"))
+        }
+        done => done,
+    }
 }
 
 /// Drops an object, if it is there, so that its file can create it.
@@ -259,8 +287,13 @@ pub(super) fn drop_object(session: &mut Session<'_>, kind: &str, name: &str) -> 
     Ok(())
 }
 
-fn is_empty(conn: &mut Conn, table: &str) -> Result<bool> {
-    let query = format!("SELECT 1 FROM {} LIMIT 1", quote_identifier(table));
+/// Whether a table of this type has no rows; nor, where it keeps them, had any.
+fn is_empty(conn: &mut Conn, table: &str, kind: &str) -> Result<bool> {
+    let history = match kind {
+        "SYSTEM VERSIONED" => " FOR SYSTEM_TIME ALL",
+        _ => "",
+    };
+    let query = format!("SELECT 1 FROM {}{history} LIMIT 1", quote_identifier(table));
     let found: Vec<u8> = conn
         .query(query)
         .map_err(|e| query_error(&format!("table `{table}`"), e))?;

@@ -305,7 +305,7 @@ pub(crate) fn kind_of(code: u16) -> ErrorKind {
 pub(crate) fn hint_for(code: u16) -> Option<&'static str> {
     Some(match code {
         1045 | 1698 => "check the user name and the password, and from which file they came",
-        1044 | 1142 | 1143 | 1227 | 1370 => "grant the privilege to the backup user",
+        1044 | 1142 | 1143 | 1227 | 1370 => "grant the privilege to the user",
         1049 => "check the database name",
         1130 => "the server does not let this host connect as this user",
         1820 | 1862 => "the password has expired: set a new one with ALTER USER",

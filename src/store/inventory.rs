@@ -58,7 +58,12 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Found> {
 
 /// Reads `dir/run.json`, if it is there and sound.
 pub(super) fn read_run(dir: &Path) -> Option<RunRecord> {
-    checked_json::parse(&fs::read(dir.join(RUN_FILE)).ok()?).ok()
+    let path = dir.join(RUN_FILE);
+    // Of anything else there might be no end.
+    if !fs::symlink_metadata(&path).ok()?.is_file() {
+        return None;
+    }
+    checked_json::parse(&fs::read(path).ok()?).ok()
 }
 
 /// The first file, in the manifest's order, that is missing or has another size.

@@ -117,8 +117,12 @@ impl Backup {
             Error::new(ErrorKind::Config, format!("cannot open the backup {at}")).because(e)
         })?;
         let path = dir.join(MANIFEST_FILE);
+        // Of a link, a pipe or a device there might be no end.
+        if fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            let flaw = Flaw::NotAFile;
+            return Ok(Opened::Damaged(Damaged { dir, flaw }));
+        }
         let flaw = match inventory::read_manifest(&dir)? {
-            _ if path.is_symlink() => Flaw::NotAFile,
             Found::Manifest(manifest) => {
                 let odd = manifest.files().find(|entry| !files::is_safe(&entry.file));
                 match odd.map(|entry| entry.file.clone()) {
