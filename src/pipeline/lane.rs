@@ -1,5 +1,7 @@
 //! Lanes: one for each file being written. Blocks of a lane are compressed in any order, by
 //! whichever thread of the pool is free, and written in the order in which they were filled.
+//! Completing a file waits for storage, which is nothing to keep a processor waiting for: other
+//! threads do that.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ pub struct Lanes {
 struct Shared {
     counters: Arc<Counters>,
     failure: Arc<Failure>,
+    /// Completes files.
+    finishers: rayon::ThreadPool,
 }
 
 type OnStored = Box<dyn FnOnce(FileEntry) + Send>;
@@ -50,26 +54,15 @@ struct State {
 }
 
 impl Lanes {
-    /// A pool of `threads` threads.
+    /// Lanes whose blocks `threads` threads compress and write.
     pub fn new(threads: usize, counters: &Arc<Counters>, failure: &Arc<Failure>) -> Result<Lanes> {
-        let failed = Arc::clone(failure);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|n| format!("compress-{n}"))
-            .panic_handler(move |_| {
-                failed.set(Error::new(
-                    ErrorKind::Internal,
-                    "a compressing thread panicked",
-                ));
-            })
-            .build()
-            .map_err(|e| Error::new(ErrorKind::Internal, "cannot start threads").because(e))?;
         let shared = Shared {
             counters: Arc::clone(counters),
             failure: Arc::clone(failure),
+            finishers: start(threads, "finish", failure)?,
         };
         Ok(Lanes {
-            pool,
+            pool: start(threads, "compress", failure)?,
             shared: Arc::new(shared),
         })
     }
@@ -103,6 +96,22 @@ impl Lanes {
     }
 }
 
+/// Threads of which a panic fails the run.
+fn start(threads: usize, name: &'static str, failure: &Arc<Failure>) -> Result<rayon::ThreadPool> {
+    let failed = Arc::clone(failure);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |n| format!("{name}-{n}"))
+        .panic_handler(move |_| {
+            failed.set(Error::new(
+                ErrorKind::Internal,
+                format!("a thread of the pool `{name}` panicked"),
+            ));
+        })
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Internal, "cannot start threads").because(e))
+}
+
 /// The reader's end of a lane.
 pub struct LaneHandle<'a> {
     lane: Arc<Lane>,
@@ -121,7 +130,7 @@ impl LaneHandle<'_> {
 }
 
 impl Lane {
-    fn deliver(&self, sequence: u64, mut block: Block, last: bool) {
+    fn deliver(self: &Arc<Self>, sequence: u64, mut block: Block, last: bool) {
         if self.shared.failure.stop.is_raised() {
             return;
         }
@@ -143,7 +152,7 @@ impl Lane {
 
     /// Writes what is next in order, for as long as there is something. One thread at a time;
     /// after a failure the sink is gone and nobody writes any more.
-    fn write_ready<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+    fn write_ready<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
         loop {
             let next = state.next;
             let Some((block, last)) = state.ready.remove(&next) else {
@@ -169,10 +178,11 @@ impl Lane {
                 return self.fail(error);
             }
             if last {
-                return match sink.finish() {
-                    Ok(file) => self.stored(file),
-                    Err(error) => self.fail(error),
-                };
+                let lane = Arc::clone(self);
+                return self.shared.finishers.spawn(move || match sink.finish() {
+                    Ok(file) => lane.stored(file),
+                    Err(error) => lane.fail(error),
+                });
             }
             state = self.lock();
             state.sink = Some(sink);
