@@ -12,6 +12,14 @@ use crate::server::Kind;
 use crate::server::{ROOT_PASSWORD, Server, shared, with_binlog};
 use crate::site::{Lists, Site};
 
+fn assert_not_begun(server: &Server, database: &str) {
+    let there: Vec<String> = server
+        .connect()
+        .query(format!("SHOW DATABASES LIKE '{database}'"))
+        .unwrap();
+    assert!(there.is_empty(), "written before it was refused");
+}
+
 #[test]
 fn names_of_routines_and_events_that_differ_in_case_only_are_in_the_way() {
     let Some(server) = with_binlog() else { return };
@@ -134,6 +142,7 @@ fn what_mysql_would_refuse_last_is_said_first() {
     let site = site.connect_as(server, again, "rest_last", &password);
     let refused = restore(&site, again, &[]).expect_code(10);
     refused.expect_said("REFERENCES");
+    assert_not_begun(server, again);
 }
 
 #[test]
@@ -152,11 +161,7 @@ fn a_function_that_a_server_with_a_binary_log_takes_from_nobody_is_said_first() 
     refused
         .expect_said("function `f`: a server with a binary log takes no function")
         .expect_said("log_bin_trust_function_creators=1");
-    let there: Vec<String> = server
-        .connect()
-        .query("SHOW DATABASES LIKE 'rest_unsafe'")
-        .unwrap();
-    assert!(there.is_empty(), "written before it was refused");
+    assert_not_begun(server, "rest_unsafe");
 }
 
 #[test]
