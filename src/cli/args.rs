@@ -150,7 +150,7 @@ pub(crate) struct RestoreArgs {
     /// The database to restore into; made if need be [default: the backup's]
     #[arg(long, value_name = "DB")]
     pub(crate) into: Option<String>,
-    /// Only these tables with their triggers: names, or patterns with * and ?
+    /// Only these tables with their triggers: names, or patterns with * and ?; directories go before
     #[arg(long, value_name = "PATTERN", num_args = 1.., value_delimiter = ',')]
     pub(crate) tables: Vec<String>,
     /// Load rows only, into tables that are there and empty

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zstd::bulk::Compressor;
@@ -30,6 +30,9 @@ struct Shared {
     /// Completes files.
     finishers: rayon::ThreadPool,
 }
+
+/// The largest file, in bytes of SQL, that a reader compresses and writes by itself.
+const SMALL_FILE: usize = 128 << 10;
 
 type OnStored = Box<dyn FnOnce(FileEntry) + Send>;
 
@@ -120,25 +123,57 @@ pub struct LaneHandle<'a> {
 }
 
 impl LaneHandle<'_> {
-    /// Hands on the next block of the file; the last one completes it.
+    /// Hands on the next block of the file; the last one completes it. A file that is one small
+    /// block is written here and now: handing it on would cost more.
     pub fn send(&mut self, block: Block, last: bool) {
-        let lane = Arc::clone(&self.lane);
         let sequence = self.sequence;
         self.sequence += 1;
+        if last && sequence == 0 && block.raw.len() <= SMALL_FILE {
+            return self.lane.deliver_small(block);
+        }
+        let lane = Arc::clone(&self.lane);
         self.pool.spawn(move || lane.deliver(sequence, block, last));
     }
 }
 
 impl Lane {
+    /// Compresses, writes and completes a file of one block.
+    fn deliver_small(&self, mut block: Block) {
+        let raw_bytes = block.raw.len() as u64;
+        self.count(&self.shared.counters.raw_bytes, raw_bytes);
+        let Some(mut sink) = self.lock().sink.take() else {
+            return;
+        };
+        let stored = compress(self.compression, &mut block).and_then(|()| {
+            let bytes = self.stored_form(&block);
+            self.count(&self.shared.counters.stored_bytes, bytes.len() as u64);
+            sink.write(bytes)?;
+            sink.finish()
+        });
+        match stored {
+            Ok(file) => self.stored(file),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn count(&self, counter: &AtomicU64, bytes: u64) {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What of a compressed block goes into the file.
+    fn stored_form<'b>(&self, block: &'b Block) -> &'b [u8] {
+        match self.compression {
+            Compression::None => &block.raw,
+            Compression::Zstd(_) => &block.packed,
+        }
+    }
+
     fn deliver(self: &Arc<Self>, sequence: u64, mut block: Block, last: bool) {
         if self.shared.failure.stop.is_raised() {
             return;
         }
         let raw_bytes = block.raw.len() as u64;
-        self.shared
-            .counters
-            .raw_bytes
-            .fetch_add(raw_bytes, Ordering::Relaxed);
+        self.count(&self.shared.counters.raw_bytes, raw_bytes);
         if let Err(error) = compress(self.compression, &mut block) {
             return self.fail(error);
         }
@@ -163,16 +198,9 @@ impl Lane {
             let sink = state.sink.take();
             drop(state);
             let Some(mut sink) = sink else { return };
-            let bytes = match self.compression {
-                Compression::None => &block.raw,
-                Compression::Zstd(_) => &block.packed,
-            };
+            let bytes = self.stored_form(&block);
             let written = sink.write(bytes);
-            let stored_bytes = bytes.len() as u64;
-            self.shared
-                .counters
-                .stored_bytes
-                .fetch_add(stored_bytes, Ordering::Relaxed);
+            self.count(&self.shared.counters.stored_bytes, bytes.len() as u64);
             drop(block);
             if let Err(error) = written {
                 return self.fail(error);

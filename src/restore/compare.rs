@@ -3,30 +3,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mysql::prelude::Queryable;
+
 use super::source::{Source, SourceFile};
 use super::{Content, Restore, definer};
 use crate::config::{Consistency, ObjectKind};
 use crate::encode::body;
 use crate::error::Result;
 use crate::event::Event;
-use crate::live::{self, Difference, Stated};
+use crate::live::{self, Change, Difference, Stated};
 use crate::server::catalog::{Catalog, Listing};
+use crate::server::connect::query_error;
 use crate::server::consistency::SnapshotRequest;
 use crate::server::privileges::Privileges;
 use crate::server::snapshot::SnapshotPool;
 use crate::store::manifest::Manifest;
 
-/// What a comparison found.
+/// What a comparison of definitions found.
 pub(super) struct Compared {
     /// What is not the same.
     pub(super) differences: Vec<Difference>,
-    /// What was not compared, or may differ with the version.
+    /// What was not compared, or need not be the same.
     pub(super) warnings: Vec<String>,
 }
 
+/// The target as it is now.
+struct Arrived {
+    pool: SnapshotPool,
+    catalog: Catalog,
+    /// Kinds of object whose text this user may create but not read.
+    hidden: Vec<ObjectKind>,
+    warnings: Vec<String>,
+}
+
 impl Restore<'_> {
-    /// Reads everything back and holds it against the backups.
-    pub(super) fn compare(&self) -> Result<Compared> {
+    fn look(&self) -> Result<Arrived> {
         let mut conn = self.connector.connect()?;
         let privileges = Privileges::read(&mut conn, &self.request.connection.database)?;
         let tables: BTreeMap<String, bool> = Listing::read(&mut conn)?
@@ -43,40 +54,71 @@ impl Restore<'_> {
             consistency: Consistency::None,
             tables: &tables,
         };
-        let mut pool = SnapshotPool::open(&snapshot, self.interrupt)?;
-        let (hidden, mut warnings) = self.hidden(&privileges);
+        let pool = SnapshotPool::open(&snapshot, self.interrupt)?;
+        let (hidden, warnings) = self.hidden(&privileges);
         let catalog = {
             let mut session = pool.session()?;
             let conn = session.results_in("utf8mb4")?;
             Catalog::read(conn, &self.flavor, &hidden, &BTreeSet::new())?
         };
+        Ok(Arrived {
+            pool,
+            catalog,
+            hidden,
+            warnings,
+        })
+    }
+
+    /// Reads all rows back and holds them against the manifests.
+    pub(super) fn compare_rows(&self) -> Result<Vec<Difference>> {
         let manifests: Vec<Manifest> = self.expected();
         let manifests: Vec<&Manifest> = manifests.iter().collect();
-        let mut differences = live::compare_rows(
-            &mut pool,
-            &catalog,
+        let mut arrived = self.look()?;
+        live::compare_rows(
+            &mut arrived.pool,
+            &arrived.catalog,
             &self.flavor,
             &manifests,
             self.observer,
             self.interrupt,
-        )?;
-        let definitions = self.compare_definitions(&pool, &catalog, &hidden)?;
-        if self.is_version_of_the_source() {
-            differences.extend(definitions);
-        } else if !definitions.is_empty() {
-            warnings.push(format!(
-                "the server is of another version than the saved one, and states differently: {}",
-                names(&definitions)
+        )
+    }
+
+    /// Asks for all definitions again and holds them against the files.
+    pub(super) fn compare_definitions(&self) -> Result<Compared> {
+        let mut compared = Compared {
+            differences: Vec::new(),
+            warnings: Vec::new(),
+        };
+        if self.request.content == Content::Data || self.source.flavor != self.flavor.name() {
+            return Ok(compared);
+        }
+        let mut arrived = self.look()?;
+        let differences = self.definitions(&arrived)?;
+        let drops = scheduler_runs(&arrived.pool)?;
+        let (over, differences): (Vec<_>, Vec<_>) = differences
+            .into_iter()
+            .partition(|d| drops && d.kind == "event" && d.change == Change::Missing);
+        compared.differences = differences;
+        compared.warnings.append(&mut arrived.warnings);
+        if !over.is_empty() {
+            compared.warnings.push(format!(
+                "the server's scheduler has dropped what is over already: {}",
+                names(&over)
             ));
         }
-        for message in &warnings {
+        if !self.is_version_of_the_source() && !compared.differences.is_empty() {
+            compared.warnings.push(format!(
+                "the server is of another version than the saved one, and states differently: {}",
+                names(&compared.differences)
+            ));
+            compared.differences.clear();
+        }
+        for message in &compared.warnings {
             let message = message.clone();
             self.observer.event(&Event::Warning { message });
         }
-        Ok(Compared {
-            differences,
-            warnings,
-        })
+        Ok(compared)
     }
 
     /// The kinds of object whose text this user may create but not read, with a warning for each.
@@ -99,15 +141,13 @@ impl Restore<'_> {
         (hidden, warnings)
     }
 
-    fn compare_definitions(
-        &self,
-        pool: &SnapshotPool,
-        catalog: &Catalog,
-        hidden: &[ObjectKind],
-    ) -> Result<Vec<Difference>> {
-        if self.request.content == Content::Data || self.source.flavor != self.flavor.name() {
-            return Ok(Vec::new());
-        }
+    fn definitions(&self, arrived: &Arrived) -> Result<Vec<Difference>> {
+        let Arrived {
+            pool,
+            catalog,
+            hidden,
+            ..
+        } = arrived;
         let mut stated = Vec::new();
         for (kind, name, file) in definitions(self.source) {
             if kind != "table" && kind != "sequence" && hidden.contains(&kind_of(kind)) {
@@ -150,6 +190,16 @@ impl Restore<'_> {
             })
             .collect()
     }
+}
+
+/// Whether the server carries out events, and drops those whose time is over.
+fn scheduler_runs(pool: &SnapshotPool) -> Result<bool> {
+    let mut session = pool.session()?;
+    let state: Option<String> = session
+        .results_in("utf8mb4")?
+        .query_first("SELECT @@event_scheduler")
+        .map_err(|e| query_error("cannot read the server's settings", e))?;
+    Ok(state.as_deref() == Some("ON"))
 }
 
 /// The first few of them, by name.

@@ -160,12 +160,16 @@ pub fn run(
     observer.event(&Event::Phase {
         phase: Phase::Compare,
     });
-    let compared = restore.compare()?;
+    let mut differences = restore.compare_rows()?;
+    // From here on events may change rows.
+    restore.create_events(&crew, &ledger)?;
+    let definitions = restore.compare_definitions()?;
     Ledger::end(&mut control)?;
-    if !compared.differences.is_empty() {
-        return Err(not_the_same(&compared.differences));
+    differences.extend(definitions.differences);
+    if !differences.is_empty() {
+        return Err(not_the_same(&differences));
     }
-    summary.warnings.extend(compared.warnings);
+    summary.warnings.extend(definitions.warnings);
     summary.compared = source.tables.iter().filter(|t| t.rows.is_some()).count();
     summary.seconds = began.elapsed().as_secs_f64();
     observer.event(&Event::Restored(Box::new(summary.clone())));
@@ -445,7 +449,8 @@ impl<'a> Restore<'a> {
         Ok(found)
     }
 
-    /// Foreign keys, then everything that stands on tables, in the order of the manifest.
+    /// Foreign keys, then everything that stands on tables but events, in the order of the
+    /// manifest.
     fn create_objects(
         &self,
         crew: &Crew<'_>,
@@ -466,7 +471,22 @@ impl<'a> Restore<'a> {
                 None => Ok(()),
             }
         })?;
-        crew.one_by_one(&self.source.objects, |worker, object| {
+        self.create_each(crew, ledger, |object| object.kind != "event")
+    }
+
+    fn create_events(&self, crew: &Crew<'_>, ledger: &Ledger) -> Result<()> {
+        self.create_each(crew, ledger, |object| object.kind == "event")
+    }
+
+    fn create_each(
+        &self,
+        crew: &Crew<'_>,
+        ledger: &Ledger,
+        chosen: impl Fn(&SourceObject) -> bool,
+    ) -> Result<()> {
+        let objects = self.source.objects.iter();
+        let objects: Vec<&SourceObject> = objects.filter(|object| chosen(object)).collect();
+        crew.one_by_one(&objects, |worker, object| {
             self.once(
                 worker,
                 ledger,

@@ -24,6 +24,7 @@ pub(super) fn check(
     request: &Request,
 ) -> Result<()> {
     let database = request.connection.database.as_str();
+    refuse_read_only(control, flavor)?;
     let privileges = Privileges::read(&mut control.conn, database)?;
     let wanted = wanted(source, flavor, request)?;
     let missing: Vec<&str> = wanted
@@ -46,6 +47,22 @@ pub(super) fn check(
         refuse_other_definers(source, privileges.user(), flavor)?;
     }
     refuse_distrust(control, source, &privileges)
+}
+
+/// MySQL has a mode in which nobody may write.
+fn refuse_read_only(control: &mut Session<'_>, flavor: &Flavor) -> Result<()> {
+    if flavor.is_mariadb() {
+        return Ok(());
+    }
+    let read_only: Option<bool> = control
+        .conn
+        .query_first("SELECT @@super_read_only")
+        .map_err(|e| query_error("cannot read the server's settings", e))?;
+    if read_only != Some(true) {
+        return Ok(());
+    }
+    let what = "the server takes no changes (super_read_only)";
+    Err(Error::new(ErrorKind::Failed, what).hint("is it a replica? restore on its source"))
 }
 
 /// The privileges on the database that this restore needs.

@@ -221,16 +221,11 @@ impl Target {
     }
 }
 
-/// Drops a table, or a view or sequence of its name, so that it can be created.
+/// Drops a table or sequence so that one of its name can be created.
 pub(super) fn drop_table(session: &mut Session<'_>, table: &SourceTable) -> Result<()> {
-    let kind = match table.kind {
-        TableKind::Table => "TABLE",
-        TableKind::Sequence => "SEQUENCE",
-    };
-    run(
-        session,
-        &format!("DROP {kind} IF EXISTS {}", quote_identifier(&table.name)),
-    )
+    // To the server a sequence is a table too.
+    let name = quote_identifier(&table.name);
+    run(session, &format!("DROP TABLE IF EXISTS {name}"))
 }
 
 /// Empties a table that stays.

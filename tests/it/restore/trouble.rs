@@ -186,6 +186,35 @@ fn an_interrupt_ends_a_restore_that_waits_for_a_lock_over_tls() {
     interrupt_while_waiting(&server, &site, &[]);
 }
 
+/// The scheduler drops a one-shot event that is created after its time: the server's way, and
+/// no difference.
+#[test]
+fn an_event_whose_time_is_over_is_a_warning_where_the_scheduler_runs() {
+    let Some(server) = shared(Kind::MySql9) else {
+        return;
+    };
+    server.create_database("rest_over");
+    server.execute(&[
+        "CREATE EVENT rest_over.once ON SCHEDULE AT now() + INTERVAL 3 SECOND DO DO 1",
+        "CREATE EVENT rest_over.daily ON SCHEDULE EVERY 1 DAY DO DO 1",
+    ]);
+    let site = Site::new(server, "rest_over", &Lists::default());
+    site.backup_ok(&["--progress", "none"]);
+    let events = |database: &str| -> Vec<String> {
+        let query = format!(
+            "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = '{database}' ORDER BY 1"
+        );
+        server.connect().query(query).unwrap()
+    };
+    wait_until("the event to be over", || events("rest_over") == ["daily"]);
+    server.execute(&["DROP DATABASE IF EXISTS rest_over_again"]);
+    let host = site.host();
+    run(site.restore_command(&[&host], "rest_over_again", &[]))
+        .expect_code(0)
+        .expect_said("event `once`");
+    assert_eq!(events("rest_over_again"), ["daily"]);
+}
+
 /// What MariaDB and MySQL have in common goes from one to the other; what they have not is
 /// refused by name, and nothing is written.
 #[test]
