@@ -7,7 +7,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use sha2::{Digest, Sha256};
 
 use schema_backup::config::Compression;
@@ -94,6 +95,7 @@ fn encoder(group: &mut BenchmarkGroup<'_, WallTime>) {
 
 /// One thread that compresses.
 fn compression(group: &mut BenchmarkGroup<'_, WallTime>) {
+    group.sampling_mode(SamplingMode::Flat);
     let blocks = lineitem().encode();
     group.throughput(Throughput::Bytes(length(&blocks)));
     for level in [1, 3] {
@@ -118,6 +120,7 @@ fn compression(group: &mut BenchmarkGroup<'_, WallTime>) {
 
 /// One reader, and as many threads that compress and hash as there are cores.
 fn pipeline(group: &mut BenchmarkGroup<'_, WallTime>) {
+    group.sampling_mode(SamplingMode::Flat);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let all = [
         ("lineitem", lineitem()),

@@ -1,6 +1,8 @@
 //! Makes the data, from row numbers alone, by the server itself: the same scale gives the same
 //! rows everywhere.
 
+use std::time::{Duration, Instant};
+
 use mysql::Conn;
 use mysql::prelude::Queryable;
 
@@ -53,11 +55,9 @@ pub(crate) fn fill(conn: &mut Conn, set: DataSet, scale: f64) -> Result<Filled> 
         conn.query_drop(format!(
             "INSERT INTO {name} SELECT {values} FROM seq_1_to_{rows}"
         ))?;
-        // Waits until all changed pages are written, which would otherwise go on below.
-        conn.query_drop(format!("FLUSH TABLES {name} FOR EXPORT"))?;
-        conn.query_drop("UNLOCK TABLES")?;
         conn.query_drop(format!("ANALYZE TABLE {name}"))?;
     }
+    write_changed_pages(conn)?;
     let size = format!(
         "SELECT CAST(SUM(data_length + index_length) / 1048576 AS UNSIGNED)
          FROM information_schema.tables WHERE table_schema = '{DATABASE}'"
@@ -67,6 +67,29 @@ pub(crate) fn fill(conn: &mut Conn, set: DataSet, scale: f64) -> Result<Filled> 
         tables: tables.into_iter().map(|table| table.name).collect(),
         mib: conn.query_first(size)?.unwrap_or_default(),
     })
+}
+
+/// Waits until the server has written what it changed, which would otherwise go on while others
+/// are measured.
+fn write_changed_pages(conn: &mut Conn) -> Result<()> {
+    const BOUND: Duration = Duration::from_secs(300);
+    /// The server itself changes some all the time.
+    const FEW: u64 = 100;
+    let begun = Instant::now();
+    conn.query_drop("SET GLOBAL innodb_max_dirty_pages_pct = 0")?;
+    loop {
+        let status = "SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'";
+        let dirty: Option<(String, u64)> = conn.query_first(status)?;
+        let (_, dirty) = dirty.ok_or("the server does not count changed pages")?;
+        if dirty <= FEW {
+            break;
+        }
+        if begun.elapsed() > BOUND {
+            return Err(format!("{dirty} changed pages are still not written").into());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(conn.query_drop("SET GLOBAL innodb_max_dirty_pages_pct = DEFAULT")?)
 }
 
 fn oltp(rows: u64) -> Table {
