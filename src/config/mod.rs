@@ -266,7 +266,7 @@ pub fn threads(asked: Option<NonZeroUsize>) -> usize {
 
 impl Config {
     /// Default for [`Config::chunk_size`].
-    pub const DEFAULT_CHUNK_SIZE: u64 = 64 << 20;
+    pub const DEFAULT_CHUNK_SIZE: u64 = 16 << 20;
     /// Default for [`Config::lock_wait_timeout`].
     pub const DEFAULT_LOCK_WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
