@@ -7,16 +7,17 @@ use mysql::prelude::Queryable;
 use super::{Course, Split};
 use crate::error::Result;
 use crate::plan::chunks::{Range, ranges};
-use crate::plan::reuse::{self, Previous, PreviousChunk, Size};
+use crate::plan::reuse::{self, Previous, Size};
 use crate::server::connect::query_error;
 
 impl Course<'_> {
     /// The previous bounds, with what has outgrown its size split and what has shrunk joined;
-    /// or why they are of no use.
+    /// or why they are of no use. At most so many ranges are counted.
     pub(super) fn take_up(
         &mut self,
         previous: &Previous,
         chunk_size: u64,
+        most_counted: usize,
     ) -> Result<Result<Split, String>> {
         let bounds: Vec<Vec<String>> = previous.chunks[1..]
             .iter()
@@ -29,18 +30,35 @@ impl Course<'_> {
         if !self.rise(&bounds)? {
             return Ok(Err("its bounds are out of order in this table".into()));
         }
+        let before = previous.chunks.iter().map(|chunk| chunk.rows).sum();
         let mut sizes = Vec::with_capacity(old.len());
-        let mut rows: Vec<Option<u64>> = vec![None; old.len()];
+        let mut doubtful = Vec::new();
         for (at, (range, chunk)) in old.iter().zip(&previous.chunks).enumerate() {
-            let estimate = self.estimate(range)?.unwrap_or(0);
-            let size = match Size::estimated(chunk, estimate) {
-                Some(size) => size,
-                None => self.measure(range, chunk, previous, &mut rows[at])?,
-            };
-            sizes.push(size);
+            let estimate = self.estimate(range, before)?;
+            let size = estimate.and_then(|rows| Size::estimated(chunk, rows));
+            sizes.push(size.unwrap_or_else(|| {
+                doubtful.push(at);
+                Size::Counted(0.0)
+            }));
         }
-        for at in reuse::undecided(&sizes, chunk_size) {
-            sizes[at] = self.measure(&old[at], &previous.chunks[at], previous, &mut rows[at])?;
+        let mut rows: Vec<Option<u64>> = vec![None; old.len()];
+        let mut counted = 0;
+        loop {
+            if doubtful.is_empty() {
+                doubtful = reuse::undecided(&sizes, chunk_size);
+            }
+            if doubtful.is_empty() {
+                break;
+            }
+            counted += doubtful.len();
+            if counted > most_counted {
+                return Ok(Err("too much has changed".into()));
+            }
+            for at in std::mem::take(&mut doubtful) {
+                let now = self.count(&old[at])?;
+                rows[at] = Some(now);
+                sizes[at] = Size::Counted(now as f64 * previous.row_bytes(&previous.chunks[at]));
+            }
         }
 
         let mut new_numbers = reuse::new_numbers(previous);
@@ -91,34 +109,31 @@ impl Course<'_> {
         Ok(true)
     }
 
-    fn measure(
-        &mut self,
-        range: &Range,
-        chunk: &PreviousChunk,
-        previous: &Previous,
-        counted: &mut Option<u64>,
-    ) -> Result<Size> {
-        let rows = self.count(range)?;
-        *counted = Some(rows);
-        Ok(Size::Counted(rows as f64 * previous.row_bytes(chunk)))
-    }
-
-    /// The optimizer's estimate of the rows in a range, where it has one.
-    pub(super) fn estimate(&mut self, range: &Range) -> Result<Option<u64>> {
+    /// The optimizer's estimate of the rows in a range, where it is of use; the table had
+    /// `before` rows.
+    fn estimate(&mut self, range: &Range, before: u64) -> Result<Option<u64>> {
         self.interrupt.check()?;
+        let condition = self.key.where_clause(range);
         let query = format!(
-            "EXPLAIN FORMAT=TRADITIONAL SELECT 1 FROM {}{}",
+            "EXPLAIN FORMAT=TRADITIONAL SELECT 1 FROM {}{condition}",
             self.indexed_table(),
-            self.key.where_clause(range)
         );
         let row: Option<mysql::Row> = self
             .session
             .results_in("utf8mb4")?
             .query_first(query)
             .map_err(|e| query_error("cannot estimate the size of a chunk", e))?;
-        let rows = row.and_then(|mut row| row.take_opt::<Option<u64>, _>("rows")?.ok()?);
-        // Where it has not seen all pages InnoDB doubles what it reckons: it used to be low.
-        let doubled = self.table.engine.eq_ignore_ascii_case("InnoDB");
-        Ok(rows.map(|rows| if doubled { rows / 2 } else { rows }))
+        let rows: Option<u64> =
+            row.and_then(|mut row| row.take_opt::<Option<u64>, _>("rows")?.ok()?);
+        if condition.is_empty() || !self.table.engine.eq_ignore_ascii_case("InnoDB") {
+            return Ok(rows);
+        }
+        // InnoDB says of no range that it holds more than half of the table, and doubles what it
+        // reckons of a range whose pages it has not all seen.
+        let most = self.table.rows / 2;
+        let grown = self.table.rows > before + before / 4;
+        Ok(rows
+            .filter(|rows| !grown || *rows < most - most / 10)
+            .map(|rows| rows / 2))
     }
 }

@@ -1,7 +1,7 @@
 //! Finds the key bounds at which a table is split, inside the snapshot. Where the previous
 //! backup had bounds they are used again ([`again`]). Else they follow from the data alone, not
-//! from statistics or the number of threads: by the even spread of a numeric key, where it is
-//! even ([`even`]), or by walking along the key ([`Walk`]).
+//! from statistics or the number of threads: by how the values of a whole-numbered key are
+//! spread ([`spread`]), or by walking along the key ([`walk`]).
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
@@ -13,7 +13,7 @@ use crate::server::snapshot::Session;
 use crate::server::{quote_identifier, quote_list};
 
 mod again;
-mod even;
+mod spread;
 mod walk;
 
 /// Bytes that a cell adds besides its value: quotes and a comma.
@@ -70,7 +70,7 @@ impl Course<'_> {
         let mut note = None;
         if let Some(previous) = previous {
             let taken_up = match previous {
-                Ok(previous) => self.take_up(&previous, chunk_size)?,
+                Ok(previous) => self.take_up(&previous, chunk_size, usize::MAX)?,
                 Err(why) => Err(why),
             };
             match taken_up {
@@ -83,7 +83,7 @@ impl Course<'_> {
                 }
             }
         }
-        let split = match self.spread_evenly(chunk_size)? {
+        let split = match self.by_spread(chunk_size)? {
             Some(split) => split,
             None => self.walk(chunk_size)?,
         };
