@@ -126,6 +126,7 @@ fn save_sequences(
             digest: digest_text(xxhash_rust::xxh3::xxh3_128(&row)),
             compression: compression_name(compression),
             chunk_key: Vec::new(),
+            chunk_size: None,
             chunks: vec![ChunkEntry {
                 from: Vec::new(),
                 rows: 1,
@@ -392,6 +393,7 @@ fn collect(
             rows,
             digest: digest_text(digest),
             compression: compression_name(compression(&request.config.compression, item.category)),
+            chunk_size: chunk_key.is_some().then_some(request.config.chunk_size),
             chunk_key: chunk_key.unwrap_or_default(),
             chunks,
         });

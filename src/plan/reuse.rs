@@ -13,9 +13,11 @@ use crate::store::names;
 /// A range is split above this many times the chunk size. Below it and above half of it a
 /// chunk is as good as a new one, so that most changes move no bound.
 const SPLIT_ABOVE: f64 = 2.0;
-/// Neighbours are joined up to this share of the chunk size. What is joined has to grow to
-/// more than twice that before it is split, so that nothing swings; and whole neighbours are
-/// so far from it that an estimate is enough to leave them alone.
+/// Neighbours are joined up to this share of the chunk size, if rows of one of them have come
+/// or gone: sizes are known only once rows have been read, and where nothing changes no file
+/// is to change either. What is joined has to grow to more than twice that before it is split,
+/// so that nothing swings; and whole neighbours are so far from it that an estimate is enough
+/// to leave them alone.
 const JOIN_UP_TO: f64 = 0.75;
 /// An estimate that is between these shares of the rows that were there tells of no change.
 const UNCHANGED: std::ops::RangeInclusive<f64> = 0.45..=1.25;
@@ -27,6 +29,8 @@ pub struct Previous {
     pub null: Option<usize>,
     /// The others, in key order.
     pub chunks: Vec<PreviousChunk>,
+    /// The size that they were meant to have, where that is known.
+    pub chunk_size: Option<u64>,
 }
 
 /// One of them.
@@ -82,19 +86,32 @@ impl Previous {
         Ok(Previous {
             null: null.map(|chunk| chunk.number),
             chunks,
+            chunk_size: data.chunk_size,
         })
     }
 
-    /// Bytes of SQL to a row of the chunk; of all of them where it had none.
-    pub fn row_bytes(&self, chunk: &PreviousChunk) -> f64 {
+    /// The size of a chunk that has this many rows now.
+    pub fn counted(&self, at: usize, rows: u64, chunk_size: u64) -> Size {
         let average = |chunks: &[PreviousChunk]| {
             let rows: u64 = chunks.iter().map(|chunk| chunk.rows).sum();
             let bytes: u64 = chunks.iter().map(|chunk| chunk.raw_bytes).sum();
             (rows > 0).then(|| bytes as f64 / rows as f64)
         };
-        average(std::slice::from_ref(chunk))
-            .or_else(|| average(&self.chunks))
-            .unwrap_or(1.0)
+        let row_bytes = average(&self.chunks[at..=at]).or_else(|| average(&self.chunks));
+        Size::Counted {
+            bytes: rows as f64 * row_bytes.unwrap_or(1.0),
+            changed: rows != self.chunks[at].rows || self.chunk_size != Some(chunk_size),
+        }
+    }
+
+    /// The size of a chunk by an estimate of its rows now; `None` if they have to be counted.
+    pub fn estimated(&self, at: usize, estimate: u64, chunk_size: u64) -> Option<Size> {
+        let chunk = &self.chunks[at];
+        let share = estimate as f64 / chunk.rows as f64;
+        UNCHANGED.contains(&share).then(|| Size::AsBefore {
+            bytes: chunk.raw_bytes as f64,
+            resized: self.chunk_size != Some(chunk_size),
+        })
     }
 }
 
@@ -120,48 +137,66 @@ fn in_order(key: &ChunkKey, pair: &[PreviousChunk]) -> bool {
 /// How large a range is now, in bytes of SQL.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Size {
-    /// About as large as it was; this is what it was.
-    AsBefore(f64),
+    /// About as large as it was.
+    AsBefore {
+        /// What it was.
+        bytes: f64,
+        /// Whether it was made for another chunk size.
+        resized: bool,
+    },
     /// Its rows were counted.
-    Counted(f64),
+    Counted {
+        /// What it is.
+        bytes: f64,
+        /// Whether the number of rows, or the chunk size, is another than it was.
+        changed: bool,
+    },
 }
 
 impl Size {
-    /// The size of a chunk that had rows and bytes, by an estimate of its rows now; `None` if
-    /// they have to be counted.
-    pub fn estimated(chunk: &PreviousChunk, estimate: u64) -> Option<Size> {
-        let share = estimate as f64 / chunk.rows as f64;
-        UNCHANGED
-            .contains(&share)
-            .then_some(Size::AsBefore(chunk.raw_bytes as f64))
-    }
-
     fn bytes(self) -> f64 {
-        let (Size::AsBefore(bytes) | Size::Counted(bytes)) = self;
+        let (Size::AsBefore { bytes, .. } | Size::Counted { bytes, .. }) = self;
         bytes
     }
 
+    fn changed(self) -> bool {
+        let (Size::AsBefore { resized: it, .. } | Size::Counted { changed: it, .. }) = self;
+        it
+    }
+
+    fn is_estimated(self) -> bool {
+        matches!(self, Size::AsBefore { .. })
+    }
+
     fn least(self) -> f64 {
-        match self {
-            Size::AsBefore(bytes) => bytes * UNCHANGED.start(),
-            Size::Counted(bytes) => bytes,
-        }
+        let share = if self.is_estimated() {
+            *UNCHANGED.start()
+        } else {
+            1.0
+        };
+        self.bytes() * share
     }
 
     fn most(self) -> f64 {
-        match self {
-            Size::AsBefore(bytes) => bytes * UNCHANGED.end(),
-            Size::Counted(bytes) => bytes,
-        }
+        let share = if self.is_estimated() {
+            *UNCHANGED.end()
+        } else {
+            1.0
+        };
+        self.bytes() * share
     }
 }
 
-/// The ranges that have to be counted before it can be said what becomes of them.
+/// The ranges that have to be counted before it can be said what becomes of them. When they
+/// have been, there may be others.
 pub fn undecided(sizes: &[Size], chunk_size: u64) -> Vec<usize> {
     let (split, join) = limits(chunk_size);
-    let joins = |a: usize, b: usize| sizes[a].least() + sizes[b].least() <= join;
+    let joins = |a: usize, b: usize| {
+        let pair = (sizes[a], sizes[b]);
+        (pair.0.changed() || pair.1.changed()) && pair.0.least() + pair.1.least() <= join
+    };
     (0..sizes.len())
-        .filter(|&at| matches!(sizes[at], Size::AsBefore(_)))
+        .filter(|&at| sizes[at].is_estimated())
         .filter(|&at| {
             let with_last = at > 0 && joins(at - 1, at);
             let with_next = at + 1 < sizes.len() && joins(at, at + 1);
@@ -188,8 +223,9 @@ pub fn rearrange(sizes: &[Size], chunk_size: u64) -> Vec<Stretch> {
     let mut sum = f64::INFINITY;
     for (at, size) in sizes.iter().enumerate() {
         let bytes = size.bytes();
+        let changed = size.changed() || at > 0 && sizes[at - 1].changed();
         match stretches.last_mut() {
-            Some(stretch) if sum + bytes <= join => {
+            Some(stretch) if changed && sum + bytes <= join => {
                 stretch.ranges += 1;
                 sum += bytes;
             }
@@ -229,11 +265,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn now(bytes: f64, changed: bool) -> Size {
+        Size::Counted { bytes, changed }
+    }
+
+    fn before(bytes: f64) -> Size {
+        let resized = false;
+        Size::AsBefore { bytes, resized }
+    }
+
     fn counted(sizes: &[u64]) -> Vec<Size> {
-        sizes
-            .iter()
-            .map(|size| Size::Counted(*size as f64))
-            .collect()
+        sizes.iter().map(|size| now(*size as f64, true)).collect()
+    }
+
+    fn chunk(number: usize, rows: u64) -> PreviousChunk {
+        PreviousChunk {
+            from: Vec::new(),
+            number,
+            rows,
+            raw_bytes: 3000,
+        }
     }
 
     fn shape(sizes: &[u64]) -> Vec<(usize, u64)> {
@@ -254,42 +305,44 @@ mod tests {
     }
 
     #[test]
+    fn chunks_stay_small_where_no_row_has_come_or_gone() {
+        let sizes = [now(20.0, false), now(20.0, false), now(20.0, true)];
+        let shape = rearrange(&sizes, 100);
+        assert_eq!(shape.iter().map(|s| s.ranges).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
     fn whole_chunks_that_seem_unchanged_are_not_counted() {
-        let before = |size: f64| Size::AsBefore(size);
         assert_eq!(undecided(&[before(100.0); 4], 100), [0usize; 0]);
-        let sizes = [
-            before(100.0),
-            before(170.0),
-            before(100.0),
-            before(50.0),
-            before(60.0),
-        ];
-        assert_eq!(undecided(&sizes, 100), [1, 2, 3, 4]);
-        let chunk = PreviousChunk {
-            from: Vec::new(),
-            number: 1,
-            rows: 1000,
-            raw_bytes: 9,
+        let sizes = [before(100.0), before(170.0), before(50.0), before(60.0)];
+        assert_eq!(undecided(&sizes, 100), [1]);
+        let sizes = [before(100.0), now(10.0, true), before(100.0), before(200.0)];
+        assert_eq!(undecided(&sizes, 100), [0, 2, 3]);
+    }
+
+    #[test]
+    fn sizes_follow_the_rows() {
+        let mut previous = Previous {
+            null: None,
+            chunks: vec![chunk(1, 1000), chunk(2, 0)],
+            chunk_size: Some(100),
         };
-        assert_eq!(Size::estimated(&chunk, 1100), Some(before(9.0)));
-        assert_eq!(Size::estimated(&chunk, 1300), None);
-        assert_eq!(
-            Size::estimated(&PreviousChunk { rows: 0, ..chunk }, 1),
-            None
-        );
+        assert_eq!(previous.estimated(0, 1100, 100), Some(before(3000.0)));
+        assert_eq!(previous.estimated(0, 1300, 100), None);
+        assert_eq!(previous.estimated(1, 1, 100), None);
+        assert_eq!(previous.counted(0, 1000, 100), now(3000.0, false));
+        assert_eq!(previous.counted(0, 100, 100), now(300.0, true));
+        assert_eq!(previous.counted(1, 10, 100), now(60.0, true));
+        previous.chunk_size = None;
+        assert_eq!(previous.counted(0, 1000, 100), now(3000.0, true));
     }
 
     #[test]
     fn new_numbers_are_nobody_elses() {
-        let chunk = |number| PreviousChunk {
-            from: Vec::new(),
-            number,
-            rows: 0,
-            raw_bytes: 0,
-        };
         let previous = Previous {
             null: Some(1),
-            chunks: vec![chunk(2), chunk(5), chunk(3)],
+            chunks: vec![chunk(2, 0), chunk(5, 0), chunk(3, 0)],
+            chunk_size: None,
         };
         assert_eq!(
             new_numbers(&previous).take(3).collect::<Vec<_>>(),
@@ -317,18 +370,31 @@ mod tests {
 
         #[test]
         fn an_estimate_decides_only_what_a_count_would(
-            sizes in proptest::collection::vec((0..400u64, 46..125u64), 1..20)
+            sizes in proptest::collection::vec((0..400u64, 46..125u64, any::<bool>()), 1..20)
         ) {
-            let before: Vec<_> = sizes.iter().map(|(size, _)| Size::AsBefore(*size as f64)).collect();
-            let now: Vec<_> = sizes
+            let counted: Vec<_> = sizes
                 .iter()
-                .map(|(size, share)| Size::Counted((size * share) as f64 / 100.0))
+                .map(|(size, share, _)| now((size * share) as f64 / 100.0, true))
                 .collect();
-            let mut known = before.clone();
-            for at in undecided(&before, 100) {
-                known[at] = now[at];
+            let mut known: Vec<_> = sizes
+                .iter()
+                .zip(&counted)
+                .map(|((size, _, estimated), counted)| {
+                    let bytes = *size as f64;
+                    let resized = true;
+                    if *estimated { Size::AsBefore { bytes, resized } } else { *counted }
+                })
+                .collect();
+            loop {
+                let next = undecided(&known, 100);
+                if next.is_empty() {
+                    break;
+                }
+                for at in next {
+                    known[at] = counted[at];
+                }
             }
-            prop_assert_eq!(rearrange(&known, 100), rearrange(&now, 100));
+            prop_assert_eq!(rearrange(&known, 100), rearrange(&counted, 100));
         }
     }
 }

@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use super::{Course, Split};
 use crate::error::Result;
 use crate::plan::chunks::{Range, ranges};
-use crate::plan::reuse::{self, Previous, Size};
+use crate::plan::reuse::{self, Previous};
 use crate::server::connect::query_error;
 
 impl Course<'_> {
@@ -33,13 +33,14 @@ impl Course<'_> {
         let before = previous.chunks.iter().map(|chunk| chunk.rows).sum();
         let mut sizes = Vec::with_capacity(old.len());
         let mut doubtful = Vec::new();
-        for (at, (range, chunk)) in old.iter().zip(&previous.chunks).enumerate() {
+        for (at, range) in old.iter().enumerate() {
             let estimate = self.estimate(range, before)?;
-            let size = estimate.and_then(|rows| Size::estimated(chunk, rows));
-            sizes.push(size.unwrap_or_else(|| {
+            let size = estimate.and_then(|rows| previous.estimated(at, rows, chunk_size));
+            if size.is_none() {
                 doubtful.push(at);
-                Size::Counted(0.0)
-            }));
+            }
+            // What is in doubt is counted before it is looked at.
+            sizes.push(size.unwrap_or(previous.counted(at, 0, chunk_size)));
         }
         let mut rows: Vec<Option<u64>> = vec![None; old.len()];
         let mut counted = 0;
@@ -57,7 +58,7 @@ impl Course<'_> {
             for at in std::mem::take(&mut doubtful) {
                 let now = self.count(&old[at])?;
                 rows[at] = Some(now);
-                sizes[at] = Size::Counted(now as f64 * previous.row_bytes(&previous.chunks[at]));
+                sizes[at] = previous.counted(at, now, chunk_size);
             }
         }
 

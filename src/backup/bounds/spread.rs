@@ -16,6 +16,8 @@ const PLACES: i128 = 16;
 const ROWS: u64 = 256;
 /// Bytes looked at in each place, about: fewer rows where they are long.
 const BYTES: f64 = 256.0 * 1024.0;
+/// Values that these rows have to span, or nothing follows from them for others.
+const VALUES: i128 = 8;
 /// One range in this many may be counted; to count more costs more than a walk.
 const RANGES_PER_DOUBT: usize = 4;
 
@@ -66,8 +68,16 @@ impl Course<'_> {
                 }),
             }
         }
+        if chunks.len() < 2 {
+            let doubtful = self.table.data_bytes > chunk_size.saturating_mul(2);
+            return Ok((!doubtful).then(Split::default));
+        }
         let doubts = chunks.len().div_ceil(RANGES_PER_DOUBT);
-        let computed = Previous { null: None, chunks };
+        let computed = Previous {
+            null: None,
+            chunks,
+            chunk_size: None,
+        };
         let split = self.take_up(&computed, chunk_size, doubts)?;
         // Nobody had these numbers before.
         Ok(split.ok().map(|split| Split {
@@ -111,6 +121,9 @@ impl Course<'_> {
         let Some(&[seen, lowest, highest, bytes]) = numbers.as_deref() else {
             return Ok(None);
         };
+        if seen == i128::from(rows) && highest - lowest < VALUES {
+            return Ok(None);
+        }
         Ok(Some(Place {
             from,
             rows_per_value: seen as f64 / ((highest - lowest) as f64 + 1.0),
