@@ -48,6 +48,10 @@ impl Course<'_> {
                 None => return Ok(None),
             }
         }
+        // Dense in all places and empty between them, the key would come out far too large.
+        if rows_in_all(&places, last) > (2 * self.table.rows + ROWS) as f64 {
+            return Ok(None);
+        }
         let mut chunks: Vec<PreviousChunk> = Vec::new();
         for Stretch { from, rows, bytes } in stretches(&places, last, chunk_size) {
             let bound = match chunks.last() {
@@ -152,13 +156,22 @@ struct Stretch {
     bytes: u64,
 }
 
+/// The places, and how many values there are from each to the next.
+fn with_values(places: &[Place], last: i128) -> impl Iterator<Item = (Place, f64)> {
+    let ends = places[1..].iter().map(|place| place.from).chain([last + 1]);
+    let spans = places.iter().zip(ends);
+    spans.map(|(place, end)| (*place, (end - place.from) as f64))
+}
+
+fn rows_in_all(places: &[Place], last: i128) -> f64 {
+    let all = with_values(places, last);
+    all.map(|(place, values)| values * place.rows_per_value)
+        .sum()
+}
+
 /// Stretches of equal size, about `chunk_size`, if each place is as far as the next one looks.
 fn stretches(places: &[Place], last: i128, chunk_size: u64) -> Vec<Stretch> {
-    let ends = places[1..].iter().map(|place| place.from).chain([last + 1]);
-    let places: Vec<(Place, f64)> = places
-        .iter()
-        .zip(ends)
-        .map(|(place, end)| (*place, (end - place.from) as f64))
+    let places: Vec<(Place, f64)> = with_values(places, last)
         .filter(|(_, values)| *values > 0.0)
         .collect();
     let bytes = |place: &Place, values: f64| values * place.rows_per_value * place.row_bytes;
