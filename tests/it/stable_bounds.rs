@@ -274,7 +274,7 @@ fn another_chunk_size_is_what_counts() {
     ] {
         course.step("", chunk_size);
         let sizes = &course.sizes()["shown"];
-        let most = 2 * kib << 10;
+        let most = (2 * kib) << 10;
         assert!(
             sizes.iter().all(|size| *size <= most),
             "{chunk_size}: {sizes:?}"

@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::plan::chunks::Range;
 use crate::server::quote_identifier;
 
-/// Strides to a chunk. How long rows are is looked at anew at the beginning of each, so that a
+/// Strides to a chunk, if they are longer than it takes to look where they lead. How long rows are is looked at anew at the beginning of each, so that a
 /// chunk has its size also where rows are of other lengths than at the beginning of the table.
-const STRIDES: usize = 4;
+const STRIDES: u64 = 4;
 /// Rows looked at, at most, to learn how long rows are.
 const SAMPLE_ROWS: u64 = 50;
 /// Rows of a stride for each that is looked at: values outside the row are costly to look at.
@@ -17,7 +17,10 @@ const STRIDE_ROWS_PER_SAMPLE: u64 = 16;
 impl Course<'_> {
     /// Bounds about `chunk_size` apart, and where possible the count of the table's rows.
     pub(super) fn walk(&mut self, chunk_size: u64) -> Result<Split> {
-        let stride_bytes = (chunk_size / STRIDES as u64).max(1);
+        let whole = self.key.where_clause(&Range::Between(None, None));
+        let chunk_rows = chunk_size / self.row_bytes(&whole, STRIDE_ROWS_PER_SAMPLE)?;
+        let strides_each = (chunk_rows / SAMPLE_ROWS).clamp(1, STRIDES);
+        let stride_bytes = (chunk_size / strides_each).max(1);
         // Rows are counted by the steps over them, if each key value stands for one row.
         let mut exact = self.key.split.len() == self.key.order.len();
         let (mut bounds, mut at): (Vec<Vec<String>>, Option<Vec<String>>) = (Vec::new(), None);
@@ -40,20 +43,19 @@ impl Course<'_> {
                 }
             }
             strides += 1;
-            if strides == STRIDES {
+            if strides == strides_each {
                 strides = 0;
                 bounds.push(next.clone());
             }
             at = Some(next);
         }
-        if exact {
-            rows += self.count(&Range::Between(at, None))?;
-        }
+        let rest = self.count(&Range::Between(at, None))?;
+        rows += rest;
         if exact && self.key.nullable {
             rows += self.count(&Range::Null)?;
         }
         // A last chunk of less than half the size joins its neighbour.
-        if strides < STRIDES / 2 {
+        if strides * 2 + u64::from(rest > stride / 2) < strides_each {
             bounds.pop();
         }
         Ok(Split {
