@@ -28,6 +28,8 @@ struct Place {
     from: i128,
     rows_per_value: f64,
     row_bytes: f64,
+    /// Whether its rows say something of other values.
+    telling: bool,
 }
 
 impl Course<'_> {
@@ -44,8 +46,8 @@ impl Course<'_> {
         for place in 0..PLACES {
             let from = first + (last - first) * place / PLACES;
             match self.look(from, &length, rows)? {
-                Some(seen) => places.push(seen),
-                None => return Ok(None),
+                Some(seen) if seen.telling => places.push(seen),
+                _ => return Ok(None),
             }
         }
         // Dense in all places and empty between them, the key would come out far too large.
@@ -125,13 +127,11 @@ impl Course<'_> {
         let Some(&[seen, lowest, highest, bytes]) = numbers.as_deref() else {
             return Ok(None);
         };
-        if seen == i128::from(rows) && highest - lowest < VALUES {
-            return Ok(None);
-        }
         Ok(Some(Place {
             from,
             rows_per_value: seen as f64 / ((highest - lowest) as f64 + 1.0),
             row_bytes: (bytes as f64 / seen as f64).max(1.0),
+            telling: seen < i128::from(rows) || highest - lowest >= VALUES,
         }))
     }
 
@@ -216,6 +216,7 @@ mod tests {
             from,
             rows_per_value,
             row_bytes,
+            telling: true,
         };
         seen.iter().map(place).collect()
     }

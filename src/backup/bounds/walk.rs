@@ -18,16 +18,25 @@ impl Course<'_> {
     /// Bounds about `chunk_size` apart, and where possible the count of the table's rows.
     pub(super) fn walk(&mut self, chunk_size: u64) -> Result<Split> {
         let whole = self.key.where_clause(&Range::Between(None, None));
-        let chunk_rows = chunk_size / self.row_bytes(&whole, STRIDE_ROWS_PER_SAMPLE)?;
-        let strides_each = (chunk_rows / SAMPLE_ROWS).clamp(1, STRIDES);
+        let first_rows = SAMPLE_ROWS * STRIDE_ROWS_PER_SAMPLE;
+        let chunk_rows = chunk_size / self.row_bytes(&whole, first_rows)?;
+        // Where many rows share the first column of several, servers find the place to go on
+        // from by stepping over all of them: that must not happen often.
+        let easily_found = self.key.split.len() == 1;
+        let strides_each = match chunk_rows / SAMPLE_ROWS {
+            most if easily_found => most.clamp(1, STRIDES),
+            _ => 1,
+        };
         let stride_bytes = (chunk_size / strides_each).max(1);
         // Rows are counted by the steps over them, if each key value stands for one row.
         let mut exact = self.key.split.len() == self.key.order.len();
         let (mut bounds, mut at): (Vec<Vec<String>>, Option<Vec<String>>) = (Vec::new(), None);
-        let (mut rows, mut stride, mut strides) = (0, SAMPLE_ROWS * STRIDE_ROWS_PER_SAMPLE, 0);
+        let (mut rows, mut stride, mut strides) = (0, (chunk_rows / strides_each).max(1), 0);
         loop {
             let since = self.key.where_clause(&Range::Between(at.clone(), None));
-            stride = (stride_bytes / self.row_bytes(&since, stride)?).max(1);
+            if easily_found {
+                stride = (stride_bytes / self.row_bytes(&since, stride)?).max(1);
+            }
             let Some(mut next) = self.first_key(&since, stride)? else {
                 break;
             };
