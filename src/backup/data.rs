@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::bounds::{Split, find_bounds};
+use super::bounds::{self, Split};
 use super::contents::{Contents, Item};
 use super::{Reporter, Stagings};
 use crate::Request;
@@ -14,6 +14,7 @@ use crate::event::{Event, Phase};
 use crate::interrupt::Interrupt;
 use crate::pipeline::{self, ChunkDone, ChunkScript, Job, ProgressBase};
 use crate::plan::chunks::{ChunkKey, Range, ranges};
+use crate::plan::reuse::Previous;
 use crate::server::snapshot::SnapshotPool;
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};
@@ -46,7 +47,10 @@ pub(super) fn save(
 ) -> Result<()> {
     save_sequences(contents, pool, stagings, request, interrupt)?;
     report.phase(Phase::Splitting);
-    let plans = plan_tables(contents, pool, request.config.chunk_size, interrupt)?;
+    let plans = plan_tables(contents, pool, stagings, request, interrupt)?;
+    for note in plans.iter().filter_map(|plan| plan.split.note.as_deref()) {
+        report.notice(note);
+    }
 
     report.phase(Phase::Data);
     let (transactional, others): (Vec<&TablePlan>, Vec<&TablePlan>) = plans
@@ -122,6 +126,7 @@ fn save_sequences(
             digest: digest_text(xxhash_rust::xxh3::xxh3_128(&row)),
             compression: compression_name(compression),
             chunk_key: Vec::new(),
+            chunk_size: None,
             chunks: vec![ChunkEntry {
                 from: Vec::new(),
                 rows: 1,
@@ -137,13 +142,27 @@ fn save_sequences(
     Ok(())
 }
 
+/// The chunks of a table in the backup that this one follows, if it can be split there again;
+/// or why not.
+fn previous_chunks(
+    stagings: &Stagings,
+    item: &Item<'_>,
+    key: &ChunkKey,
+) -> Option<Result<Previous, String>> {
+    let manifest = stagings.of(item.data_kind?).ok()?.previous()?;
+    let data = manifest.tables.get(&item.table.name)?.data.as_ref()?;
+    Previous::of(data, item.table, key)
+}
+
 /// Decides how each table is read; finding the bounds of large ones asks the server.
 fn plan_tables(
     contents: &Contents<'_>,
     pool: &SnapshotPool,
-    chunk_size: u64,
+    stagings: &Stagings,
+    request: &Request,
     interrupt: &Interrupt,
 ) -> Result<Vec<TablePlan>> {
+    let chunk_size = request.config.chunk_size;
     let tables: Vec<(usize, &Item<'_>)> = contents
         .items
         .iter()
@@ -164,11 +183,15 @@ fn plan_tables(
         .iter()
         .zip(&keys)
         .enumerate()
-        .filter_map(|(at, ((_, item), key))| Some((at, item.table, key.as_ref()?)))
-        .filter(|(at, _, key)| large(tables[*at].1) && !key.split.is_empty())
+        .filter_map(|(at, ((_, item), key))| {
+            let key = key.as_ref().filter(|key| !key.split.is_empty())?;
+            let previous = previous_chunks(stagings, item, key);
+            (large(item) || previous.is_some()).then_some((at, item.table, key, previous))
+        })
         .collect();
-    let splits = pool.map(&candidates, interrupt, |session, (_, table, key)| {
-        find_bounds(session, table, key, chunk_size, interrupt)
+    let splits = pool.map(&candidates, interrupt, |session, candidate| {
+        let (_, table, key, previous) = candidate;
+        bounds::find(session, table, key, previous.clone(), chunk_size, interrupt)
     })?;
     let mut plans: Vec<TablePlan> = tables
         .iter()
@@ -180,7 +203,7 @@ fn plan_tables(
             ranges: vec![Range::All],
         })
         .collect();
-    for ((at, _, key), split) in candidates.into_iter().zip(splits) {
+    for ((at, _, key, _), split) in candidates.into_iter().zip(splits) {
         if !split.bounds.is_empty() {
             plans[at].ranges = ranges(key, &split.bounds);
         }
@@ -190,15 +213,26 @@ fn plan_tables(
 }
 
 impl TablePlan {
+    /// The number of a range in the name of its file. It stays with a range from backup to
+    /// backup, whatever comes before it in the table.
+    fn number(&self, range: usize) -> usize {
+        self.split.numbers.get(range).copied().unwrap_or(range + 1)
+    }
+
+    /// What counts the table's rows, where the chunks have to be held against that number and
+    /// it is not known.
+    fn count_query(&self, contents: &Contents<'_>) -> Option<String> {
+        let table = contents.items[self.item].table;
+        let unknown = self.ranges.len() > 1 && self.split.rows.is_none();
+        // The server takes the smallest index, and knows nothing of the bounds.
+        unknown.then(|| format!("SELECT COUNT(*) FROM {}", table.source()))
+    }
+
     /// Rows and bytes of each chunk, estimated.
     fn estimate(&self, contents: &Contents<'_>) -> (u64, u64) {
         let table = contents.items[self.item].table;
         let chunks = self.ranges.len() as u64;
-        let rows = if self.split.rows > 0 {
-            self.split.rows
-        } else {
-            table.rows
-        };
+        let rows = self.split.rows.unwrap_or(table.rows);
         // The size in the statistics lags behind the rows after a bulk load.
         let bytes = table.data_bytes.max(rows.saturating_mul(SHORT_ROW));
         (rows / chunks, (bytes / chunks).max(1))
@@ -265,7 +299,7 @@ fn jobs<'a>(
         let (rows, bytes) = plan.estimate(contents);
         for (chunk, range) in plan.ranges.iter().enumerate() {
             let staging = stagings.of(kind)?;
-            let file = names::data(name, chunk + 1, compression);
+            let file = names::data(name, plan.number(chunk), compression);
             let last = chunk + 1 == plan.ranges.len();
             jobs.push(Job {
                 table: plan.item,
@@ -273,6 +307,7 @@ fn jobs<'a>(
                 chunk,
                 chunks: plan.ranges.len(),
                 query: plan.query(contents, &encoding, range),
+                count_query: plan.count_query(contents).filter(|_| chunk == 0),
                 encoding: Arc::clone(&encoding),
                 script: script(contents, item, last),
                 compression,
@@ -316,7 +351,9 @@ fn collect(
         let item = &mut contents.items[plan.item];
         let name = &item.table.name;
         let (mut rows, mut digest, mut largest, mut chunks) = (0, 0u128, 0, Vec::new());
+        let mut counted = plan.split.rows;
         while let Some(chunk) = done.next_if(|chunk| chunk.table == plan.item) {
+            counted = counted.or(chunk.table_rows);
             rows += chunk.read.rows;
             digest = digest.wrapping_add(chunk.read.digest);
             largest = largest.max(chunk.read.largest_statement);
@@ -331,13 +368,13 @@ fn collect(
                 file: chunk.file,
             });
         }
-        if chunks.len() != plan.ranges.len() || (chunks.len() > 1 && rows != plan.split.rows) {
+        if chunks.len() != plan.ranges.len() || (chunks.len() > 1 && counted != Some(rows)) {
             return Err(Error::new(
                 ErrorKind::Failed,
                 format!(
                     "table `{name}`: its {} chunks hold {rows} rows of {}",
                     chunks.len(),
-                    plan.split.rows
+                    counted.unwrap_or(0)
                 ),
             )
             .hint("please report this; --chunk-size larger than the table reads it in one piece"));
@@ -356,6 +393,7 @@ fn collect(
             rows,
             digest: digest_text(digest),
             compression: compression_name(compression(&request.config.compression, item.category)),
+            chunk_size: chunk_key.is_some().then_some(request.config.chunk_size),
             chunk_key: chunk_key.unwrap_or_default(),
             chunks,
         });

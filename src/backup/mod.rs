@@ -187,6 +187,12 @@ impl<'a> Reporter<'a> {
             .push(message.to_owned());
     }
 
+    fn notice(&self, message: &str) {
+        self.observer.event(&Event::Notice {
+            message: message.to_owned(),
+        });
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.warnings
             .lock()

@@ -48,6 +48,9 @@ pub struct Job<'a> {
     pub chunks: usize,
     /// The query that reads it.
     pub query: String,
+    /// A query whose one number is how many rows the table has, if that is to be found out by
+    /// the way, over the same session.
+    pub count_query: Option<String>,
     /// How its rows are written.
     pub encoding: Arc<TableEncoding>,
     /// What stands around the rows in the file.
@@ -71,6 +74,8 @@ pub struct ChunkDone {
     pub chunk: usize,
     /// What the reader saw.
     pub read: ChunkRead,
+    /// What [`Job::count_query`] gave.
+    pub table_rows: Option<u64>,
     /// The file.
     pub file: FileEntry,
 }
@@ -101,6 +106,7 @@ enum Message {
         worker: usize,
         job: usize,
         read: ChunkRead,
+        table_rows: Option<u64>,
     },
     Stored {
         job: usize,
@@ -294,10 +300,15 @@ impl Reader<'_> {
                 )
             },
         )?;
+        let counted = job.count_query.as_deref();
+        let table_rows = counted
+            .map(|query| session.read_number(query, &self.failure.stop))
+            .transpose()?;
         self.tell(Message::Read {
             worker: self.worker,
             job: index,
             read,
+            table_rows,
         });
         Ok(())
     }
@@ -363,7 +374,7 @@ struct Coordinator<'a> {
     counters: &'a Counters,
     busy: Vec<Option<Busy>>,
     /// What was read of each job, until its file is complete.
-    reads: Vec<Option<ChunkRead>>,
+    reads: Vec<Option<(ChunkRead, Option<u64>)>>,
     done: Vec<ChunkDone>,
     tables: TableTotals,
     base: &'a mut ProgressBase,
@@ -400,7 +411,12 @@ impl Coordinator<'_> {
                     });
                     self.busy[worker] = Some(Busy { job, meter });
                 }
-                Ok(Message::Read { worker, job, read }) => {
+                Ok(Message::Read {
+                    worker,
+                    job,
+                    read,
+                    table_rows,
+                }) => {
                     let table = self.plans[job].name.clone();
                     self.observer.event(&Event::ChunkRead {
                         worker,
@@ -409,7 +425,7 @@ impl Coordinator<'_> {
                     });
                     self.busy[worker] = None;
                     self.base.read(&self.plans[job], &read);
-                    self.reads[job] = Some(read);
+                    self.reads[job] = Some((read, table_rows));
                     if let Some(at) = stored_early.iter().position(|(stored, _)| *stored == job) {
                         let (_, file) = stored_early.swap_remove(at);
                         self.complete(job, file);
@@ -438,7 +454,7 @@ impl Coordinator<'_> {
     }
 
     fn complete(&mut self, job: usize, file: FileEntry) {
-        let Some(read) = self.reads[job].take() else {
+        let Some((read, table_rows)) = self.reads[job].take() else {
             return;
         };
         let plan = &self.plans[job];
@@ -446,6 +462,7 @@ impl Coordinator<'_> {
             table: plan.table,
             chunk: plan.chunk,
             read,
+            table_rows,
             file,
         };
         if let Some(event) = self.tables.add(&done, &plan.name) {

@@ -3,6 +3,7 @@
 //! wherever the bounds lie every row falls into exactly one of them. Bounds are SQL literals
 //! taken from the data; only the server ever compares them.
 
+use super::literals::literal_kind;
 use crate::server::catalog::{Column, Key, Table};
 use crate::server::{quote_identifier, quote_list};
 
@@ -204,60 +205,6 @@ fn leads(table: &Table, key: &Key) -> bool {
 /// in the order in which it sorts the column.
 fn is_splittable(column: &Column) -> bool {
     literal_kind(column).is_some()
-}
-
-/// How a key value is written as a literal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LiteralKind {
-    /// As the server states it.
-    Number,
-    /// As the server states its number: ENUM and SET, which sort by it and would compare by
-    /// name, and BIT.
-    Ordinal,
-    /// As the server states it as a DOUBLE, with an exponent, so that it is one.
-    Float,
-    /// In quotes.
-    Quoted,
-    /// In hexadecimal, after an introducer.
-    Text,
-    /// In hexadecimal.
-    Binary,
-}
-
-impl LiteralKind {
-    /// How the column is named in a SELECT of bounds.
-    pub fn select(self, name: &str) -> String {
-        let name = quote_identifier(name);
-        match self {
-            // Not `+0`: that is a DOUBLE, too short for a SET of 64 members.
-            LiteralKind::Ordinal => format!("{name}|0"),
-            LiteralKind::Float => format!("CAST({name} AS DOUBLE)"),
-            _ => name,
-        }
-    }
-}
-
-/// How values of the column are written as literals in a comparison, if they can be.
-pub fn literal_kind(column: &Column) -> Option<LiteralKind> {
-    // A FLOAT(M,D) at its limit is above itself to MySQL. Nor is a SET among the types below: a
-    // range of its numbers is not looked up in the index, and MySQL was seen to count rows twice.
-    let disordered = column.sorted_with_pad || column.fixed_decimals;
-    if column.generated || column.period.is_some() || disordered {
-        return None;
-    }
-    Some(match column.data_type.as_str() {
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" => {
-            LiteralKind::Number
-        }
-        "enum" | "bit" => LiteralKind::Ordinal,
-        "float" | "double" => LiteralKind::Float,
-        "date" | "datetime" | "timestamp" | "time" | "uuid" | "inet4" | "inet6" => {
-            LiteralKind::Quoted
-        }
-        "char" | "varchar" if column.charset.is_some() => LiteralKind::Text,
-        "binary" | "varbinary" => LiteralKind::Binary,
-        _ => return None,
-    })
 }
 
 /// The ranges between consecutive `bounds`, and one for NULLs where the key has them.

@@ -8,6 +8,8 @@ use crate::config::Category;
 pub mod chunks;
 pub mod classify;
 pub mod layout;
+pub mod literals;
+pub mod reuse;
 
 /// What a run would do, for `schema_backup plan`.
 #[derive(Debug, Clone, Serialize)]

@@ -143,7 +143,7 @@ impl Connector {
     fn prepare_session(&self, conn: &mut Conn) -> Result<(), mysql::Error> {
         conn.query_drop("SET NAMES utf8mb4")?;
         conn.query_drop(format!(
-            "SET SESSION sql_mode='', time_zone='+00:00', sql_quote_show_create=1, \
+            "SET SESSION sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00', sql_quote_show_create=1, \
              sql_select_limit=DEFAULT, net_read_timeout=3600, net_write_timeout=3600, \
              wait_timeout=86400, optimizer_switch='index_merge=off', lock_wait_timeout={}",
             self.lock_wait_timeout.as_secs().max(1)

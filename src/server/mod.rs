@@ -27,7 +27,8 @@ pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         .join(",")
 }
 
-/// A string literal for queries of our own, whose sessions have `sql_mode=''` and utf8mb4.
+/// A string literal for queries of our own, whose sessions have utf8mb4 and no `sql_mode` that
+/// matters to it.
 pub fn quote_string(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('\'');

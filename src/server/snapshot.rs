@@ -17,7 +17,8 @@ use r2d2_mysql::MySqlConnectionManager;
 use super::connect::{Connector, cause, hint_for, query_error};
 use super::consistency::{SnapshotInfo, SnapshotRequest, take_snapshot};
 use super::lock::{ServerLock, Wait};
-use super::rows::{Protocol, Rows};
+use super::rows::{Protocol, RowSource, Rows};
+use super::wire::read_cell;
 use crate::config::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
@@ -66,6 +67,35 @@ impl Session {
         drop(rows);
         self.broken = false;
         Ok(value)
+    }
+
+    /// The cells of the only row of a query; `None` when there is no row.
+    pub fn read_one(
+        &mut self,
+        query: &str,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>> {
+        self.read(query, Protocol::Text, interrupt, |rows| {
+            let columns = rows.columns();
+            let mut cells = None;
+            while let Some(row) = rows.next_row()? {
+                let mut rest = row;
+                let read =
+                    (0..columns).map(|_| read_cell(&mut rest).map(|cell| cell.map(<[u8]>::to_vec)));
+                cells = read.collect();
+            }
+            Ok(cells)
+        })
+    }
+
+    /// The whole part of the only number that a query gives.
+    pub fn read_number(&mut self, query: &str, interrupt: &Interrupt) -> Result<u64> {
+        let cells = self.read_one(query, interrupt)?;
+        let text = cells.and_then(|mut cells| cells.pop().flatten());
+        std::str::from_utf8(&text.unwrap_or_default())
+            .ok()
+            .and_then(|text| text.split('.').next()?.parse().ok())
+            .ok_or_else(|| Error::new(ErrorKind::Failed, "the server sent no number"))
     }
 }
 

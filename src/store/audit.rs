@@ -154,10 +154,12 @@ pub fn inconsistency(manifest: &Manifest) -> Option<String> {
             "zstd" => Compression::DEFAULT_ZSTD,
             other => return Some(format!("it has the unknown compression {other:?}")),
         };
-        let chunks = data.chunks.iter().enumerate();
-        let misplaced = chunks.filter_map(|(at, chunk)| {
-            let expected = names::data(name, at + 1, compression);
-            misplaced("rows of table", name, &chunk.file.file, expected)
+        // A chunk keeps its number when others come or go before it.
+        let misplaced = data.chunks.iter().enumerate().filter_map(|(at, chunk)| {
+            let file = &chunk.file.file;
+            let number = names::chunk_number(name, file).unwrap_or(at + 1);
+            let expected = names::data(name, number, compression);
+            misplaced("rows of table", name, file, expected)
         });
         let sum: u64 = data.chunks.iter().map(|chunk| chunk.rows).sum();
         let sum = (sum != data.rows)

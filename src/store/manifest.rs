@@ -128,6 +128,9 @@ pub struct DataEntry {
     /// The key columns whose ranges the chunks are; empty for a single chunk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunk_key: Vec<String>,
+    /// The size, in bytes of SQL, that the chunks were meant to have; absent for a single chunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk_size: Option<u64>,
     /// The chunks in key order.
     pub chunks: Vec<ChunkEntry>,
 }

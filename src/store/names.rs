@@ -105,6 +105,14 @@ pub fn data(table: &str, chunk: usize, compression: Compression) -> String {
     format!("data/{}.{chunk:05}.{suffix}", stem(table))
 }
 
+/// The number of the chunk of `table` whose rows `file` holds, if [`data`] makes that name.
+pub fn chunk_number(table: &str, file: &str) -> Option<usize> {
+    let rest = file.strip_prefix("data/")?.strip_prefix(&stem(table))?;
+    let number = rest.strip_prefix('.')?.split('.').next()?.parse().ok()?;
+    let names = [Compression::None, Compression::Zstd(1)].map(|c| data(table, number, c));
+    names.iter().any(|name| name == file).then_some(number)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -147,6 +155,16 @@ mod tests {
             data("t", 123_456, Compression::Zstd(1)),
             "data/t.123456.sql.zst"
         );
+        for (file, number) in [
+            ("data/t.00001.sql", Some(1)),
+            ("data/t.123456.sql.zst", Some(123_456)),
+            ("data/t.1.sql", None),
+            ("data/t.00001.csv", None),
+            ("data/tt.00001.sql", None),
+            ("structure/t.00001.sql", None),
+        ] {
+            assert_eq!(chunk_number("t", file), number, "{file}");
+        }
     }
 
     #[test]

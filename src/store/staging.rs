@@ -202,6 +202,12 @@ impl Staging {
         &self.warnings
     }
 
+    /// The manifest of the backup that this one follows: the one in place, or the newest
+    /// complete one.
+    pub fn previous(&self) -> Option<&Manifest> {
+        self.previous.as_ref().map(|(_, manifest)| manifest)
+    }
+
     /// A new file of the backup, `relative` as in [`names`](super::names). Any thread may call
     /// this at any time.
     pub fn create(&self, relative: &str) -> Result<FileSink> {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::server::{Server, with_binlog};
-use crate::site::{Lists, Site, chunks, contents, identities};
+use crate::site::{Lists, Site, chunks, identities, tree_of};
 
 const LISTS: fn() -> Lists<'static> = || Lists {
     global: vec!["settings", "big_global"],
@@ -40,20 +40,6 @@ fn backup(site: &Site, threads: &str) {
     site.backup_ok(&["-j", threads, "--chunk-size", "256K"]);
 }
 
-/// All that a run leaves, but its record.
-fn tree(site: &Site) -> BTreeMap<String, Vec<u8>> {
-    let (host, user) = (contents(&site.host()), contents(&site.latest()));
-    let host = host
-        .into_iter()
-        .map(|(name, content)| (format!("host/{name}"), content));
-    let user = user
-        .into_iter()
-        .map(|(name, content)| (format!("user/{name}"), content));
-    host.chain(user)
-        .filter(|(name, _)| !name.ends_with("/run.json"))
-        .collect()
-}
-
 #[track_caller]
 fn assert_same_tree(first: &BTreeMap<String, Vec<u8>>, second: &BTreeMap<String, Vec<u8>>) {
     assert_eq!(
@@ -74,7 +60,7 @@ fn one_thread_and_eight_write_the_same_bytes_and_a_second_run_writes_no_file_aga
         let site = Site::new(server, "determinism", &LISTS());
         backup(&site, threads);
         assert!(chunks(&site.host(), "big_global") > 2 && chunks(&site.latest(), "big_local") > 2);
-        trees.push(tree(&site));
+        trees.push(tree_of(&site));
 
         let of_host = |site: &Site| {
             let mut files = identities(&site.host());
@@ -89,7 +75,7 @@ fn one_thread_and_eight_write_the_same_bytes_and_a_second_run_writes_no_file_aga
         // Backups of user data are named by the second.
         thread::sleep(Duration::from_millis(1100));
         backup(&site, threads);
-        trees.push(tree(&site));
+        trees.push(tree_of(&site));
         assert_eq!(
             of_host(&site),
             host,

@@ -28,4 +28,5 @@ mod servers;
 mod services;
 mod settings;
 mod source;
+mod stable_bounds;
 mod verify;

@@ -408,6 +408,20 @@ pub(crate) fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// All that a run leaves, but its record.
+pub(crate) fn tree_of(site: &Site) -> BTreeMap<String, Vec<u8>> {
+    let (host, user) = (contents(&site.host()), contents(&site.latest()));
+    let host = host
+        .into_iter()
+        .map(|(name, content)| (format!("host/{name}"), content));
+    let user = user
+        .into_iter()
+        .map(|(name, content)| (format!("user/{name}"), content));
+    host.chain(user)
+        .filter(|(name, _)| !name.ends_with("/run.json"))
+        .collect()
+}
+
 /// Inode and modification time of every file below `root`, by path.
 pub(crate) fn identities(root: &Path) -> BTreeMap<String, (u64, i64, i64)> {
     let files = walk(root)

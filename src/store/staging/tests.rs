@@ -77,6 +77,7 @@ pub(in crate::store) fn fill(
             digest: "xxh3-128-sum:0".into(),
             compression: "none".into(),
             chunk_key: Vec::new(),
+            chunk_size: None,
             chunks: vec![ChunkEntry {
                 from: Vec::new(),
                 rows: 1,
