@@ -180,14 +180,15 @@ impl ChunkKey {
     }
 }
 
-/// `(a op= x AND (a op x OR (b op= y AND (b op y OR c last z))))`.
+/// `((a=x AND ((b=y AND c last z) OR b op y)) OR a op x)`: of this form servers find the place
+/// in an index by all columns, where many rows share the first, too.
 fn compare(columns: &[String], bound: &[String], op: char, last: &str) -> String {
     match (columns, bound) {
         ([column], [value, ..]) => format!("{}{last}{value}", quote_identifier(column)),
         ([column, columns @ ..], [value, bound @ ..]) => {
             let column = quote_identifier(column);
             let rest = compare(columns, bound, op, last);
-            format!("({column}{op}={value} AND ({column}{op}{value} OR {rest}))")
+            format!("(({column}={value} AND {rest}) OR {column}{op}{value})")
         }
         // No column left: nothing is above or below itself.
         _ => "TRUE".to_owned(),
@@ -337,7 +338,7 @@ mod tests {
         );
         assert_eq!(
             key.where_clause(&range),
-            " WHERE (`a`>=1 AND (`a`>1 OR `b`>=2)) AND (`a`<=3 AND (`a`<3 OR `b`<4))"
+            " WHERE ((`a`=1 AND `b`>=2) OR `a`>1) AND ((`a`=3 AND `b`<4) OR `a`<3)"
         );
         assert_eq!(key.where_clause(&Range::Between(None, None)), "");
     }
