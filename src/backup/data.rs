@@ -15,6 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::pipeline::{self, ChunkDone, ChunkScript, Job, ProgressBase};
 use crate::plan::chunks::{ChunkKey, Range, ranges};
 use crate::plan::reuse::Previous;
+use crate::server::catalog::Table;
 use crate::server::snapshot::SnapshotPool;
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};
@@ -219,11 +220,24 @@ impl TablePlan {
         self.split.numbers.get(range).copied().unwrap_or(range + 1)
     }
 
+    /// Whether the ranges are known to miss and to repeat no row: whole numbers that are never
+    /// NULL have one order, in which an index has them and comparisons put them. To count the
+    /// rows of such a table would take a tenth of the time that saving them takes.
+    fn tiles(&self, table: &Table) -> bool {
+        let whole = |name: &String| {
+            let column = table.column(name);
+            column.is_some_and(|column| !column.nullable && column.is_whole_number())
+        };
+        self.key
+            .as_ref()
+            .is_some_and(|key| key.split.iter().all(whole))
+    }
+
     /// What counts the table's rows, where the chunks have to be held against that number and
     /// it is not known.
     fn count_query(&self, contents: &Contents<'_>) -> Option<String> {
         let table = contents.items[self.item].table;
-        let unknown = self.ranges.len() > 1 && self.split.rows.is_none();
+        let unknown = self.ranges.len() > 1 && self.split.rows.is_none() && !self.tiles(table);
         // The server takes the smallest index, and knows nothing of the bounds.
         unknown.then(|| format!("SELECT COUNT(*) FROM {}", table.source()))
     }
@@ -367,6 +381,9 @@ fn collect(
                 raw_bytes: chunk.read.raw_bytes,
                 file: chunk.file,
             });
+        }
+        if plan.tiles(item.table) {
+            counted = counted.or(Some(rows));
         }
         if chunks.len() != plan.ranges.len() || (chunks.len() > 1 && counted != Some(rows)) {
             return Err(Error::new(

@@ -5,7 +5,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::server::catalog::{Column, Period};
 use crate::server::quote_identifier;
-use crate::server::wire::read_cell;
+use crate::server::wire::read_length;
 
 /// The latest TIMESTAMP of a server that counts seconds in 31 bits, and in 32.
 const LATEST_TIMES: &str = "'2038-01-19 03:14:07.999999','2106-02-07 06:28:15.999999'";
@@ -96,20 +96,21 @@ impl CellKind {
         out.extend_from_slice(null);
     }
 
-    /// Appends `value` as a literal.
+    /// Appends a value, the first `length` bytes of `from`, as a literal.
     #[inline]
-    fn write(&self, value: &[u8], out: &mut Vec<u8>) {
+    fn write(&self, from: &[u8], length: usize, out: &mut Vec<u8>) {
+        let value = &from[..length];
         match self {
-            CellKind::Number => out.extend_from_slice(value),
+            CellKind::Number => append(from, length, out),
             CellKind::Float => {
                 out.extend_from_slice(value);
                 if value.starts_with(b"-0") && value[1..].iter().all(|b| matches!(b, b'0' | b'.')) {
                     out.extend_from_slice(b"e0");
                 }
             }
-            CellKind::Quoted | CellKind::RowEnd => write_plain(value, out),
+            CellKind::Quoted | CellKind::RowEnd => write_plain(from, length, out),
             CellKind::Utf8(_) | CellKind::SingleByte(_) if is_plain(value) => {
-                write_plain(value, out);
+                write_plain(from, length, out);
             }
             CellKind::Utf8(charset) => {
                 if std::str::from_utf8(value).is_ok() {
@@ -159,10 +160,13 @@ pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()
         if i > 0 {
             out.push(b',');
         }
-        match read_cell(&mut rest) {
-            Some(Some(value)) => kind.write(value, out),
+        match read_length(&mut rest) {
+            Some(Some(length)) if length <= rest.len() => {
+                kind.write(rest, length, out);
+                rest = &rest[length..];
+            }
             Some(None) => kind.write_null(out),
-            None => return Err(malformed()),
+            _ => return Err(malformed()),
         }
     }
     out.push(b')');
@@ -230,22 +234,43 @@ fn next_escape(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Whether a value is printable ASCII that needs no escaping, as most are.
+/// Whether a value is printable ASCII that needs no escaping, as most are. Looks at arrays of a
+/// fixed size, the last one overlapping the one before, so that no byte is looked at by itself.
 #[inline]
 fn is_plain(value: &[u8]) -> bool {
-    const PIECE: usize = 256;
-    let odd = |byte: &u8| !is_common(byte) | (*byte == b'\'') | (*byte == b'\\');
-    value
-        .chunks(PIECE)
-        .all(|piece| !piece.iter().fold(false, |any, byte| any | odd(byte)))
+    fn all_plain<const N: usize>(bytes: &[u8; N]) -> bool {
+        let odd = |byte: &u8| !is_common(byte) | (*byte == b'\'') | (*byte == b'\\');
+        !bytes.iter().fold(false, |any, byte| any | odd(byte))
+    }
+    if let Some(last) = value.last_chunk::<16>() {
+        let (pieces, _) = value.as_chunks::<16>();
+        return pieces.iter().all(all_plain) && all_plain(last);
+    }
+    match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
+        (Some(first), Some(last)) => all_plain(first) & all_plain(last),
+        _ => value.iter().all(|byte| all_plain(&[*byte])),
+    }
 }
 
-/// Appends a plain value in single quotes.
+/// Appends the first `length` bytes of `from`. Few bytes are copied along with what follows them,
+/// where enough does: a copy of a fixed size takes no call.
 #[inline]
-fn write_plain(value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(value.len() + 2);
+fn append(from: &[u8], length: usize, out: &mut Vec<u8>) {
+    const SHORT: usize = 16;
+    match from.first_chunk::<SHORT>() {
+        Some(bytes) if length <= SHORT => {
+            out.extend_from_slice(bytes);
+            out.truncate(out.len() - (SHORT - length));
+        }
+        _ => out.extend_from_slice(&from[..length]),
+    }
+}
+
+/// Appends a plain value, the first `length` bytes of `from`, in single quotes.
+#[inline]
+fn write_plain(from: &[u8], length: usize, out: &mut Vec<u8>) {
     out.push(b'\'');
-    out.extend_from_slice(value);
+    append(from, length, out);
     out.push(b'\'');
 }
 
@@ -276,7 +301,7 @@ mod tests {
 
     fn literal(kind: &CellKind, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        kind.write(value, &mut out);
+        kind.write(value, value.len(), &mut out);
         out
     }
 
@@ -302,6 +327,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_value_is_plain_if_each_byte_is(value in prop::collection::vec(prop_oneof![20 => b' '..=b'~', 1 => any::<u8>()], 0..70)) {
+            let each = value.iter().all(|b| matches!(b, b' '..=b'~') && ESCAPES[usize::from(*b)] == 0);
+            prop_assert_eq!(is_plain(&value), each);
+            for length in 0..=value.len() {
+                let mut out = b"x".to_vec();
+                append(&value, length, &mut out);
+                prop_assert_eq!(&out[1..], &value[..length]);
+            }
+        }
+
         #[test]
         fn quoted_bytes_parse_back_on_one_line(value in prop::collection::vec(prop_oneof![Just(0u8), Just(b'a'), any::<u8>()], 0..2000)) {
             let mut out = Vec::new();

@@ -6,7 +6,7 @@
 
 use super::{Course, Split};
 use crate::error::Result;
-use crate::plan::literals::{LiteralKind, literal_kind};
+use crate::plan::literals::literal_kind;
 use crate::plan::reuse::{Previous, PreviousChunk};
 use crate::server::quote_identifier;
 
@@ -95,9 +95,8 @@ impl Course<'_> {
     /// The lowest and the highest value of the key's first column, if it is a whole number.
     fn ends(&mut self) -> Result<Option<(i128, i128)>> {
         let column = self.table.column(&self.key.split[0]);
-        let whole = column.is_some_and(|column| {
-            literal_kind(column) == Some(LiteralKind::Number) && column.data_type != "decimal"
-        });
+        let whole =
+            column.is_some_and(|column| column.is_whole_number() && literal_kind(column).is_some());
         if !whole || self.key.nullable {
             return Ok(None);
         }

@@ -53,6 +53,12 @@ pub enum Period {
 }
 
 impl Column {
+    /// Whether its values are whole numbers, which every server sorts and compares alike.
+    pub fn is_whole_number(&self) -> bool {
+        let types = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"];
+        types.contains(&self.data_type.as_str())
+    }
+
     /// A column that is NOT NULL and has nothing peculiar.
     pub(crate) fn plain(name: &str, data_type: &str) -> Column {
         Column {
