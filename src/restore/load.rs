@@ -36,9 +36,14 @@ pub(super) fn load(
     for (number, table) in tables.iter().enumerate() {
         jobs.extend((0..table.chunks.len()).map(|chunk| (number, chunk)));
     }
-    let size = |job: &(usize, usize)| tables[job.0].chunks[job.1].raw_bytes;
-    // Largest first; the order of the manifest makes it deterministic.
-    jobs.sort_by_key(|job| (std::cmp::Reverse(size(job)), *job));
+    // Table by table, each along its key; those first whose indexes are built after their rows,
+    // by one connection, while the others go on with other tables; then the largest.
+    let indexed = |table: &Loading<'_>| staged.get(table.name).is_some_and(|s| s.keys.is_some());
+    let order: Vec<_> = tables
+        .iter()
+        .map(|table| std::cmp::Reverse((indexed(table), table.raw_bytes())))
+        .collect();
+    jobs.sort_by_key(|job| (order[job.0], *job));
     let total = Totals::new(&tables);
     crew.observer.event(&Event::Planned {
         tables: tables.len(),
@@ -97,6 +102,11 @@ impl<'a> Loading<'a> {
                 .filter(|_| table.kind == TableKind::Table),
             left: AtomicUsize::new(data.chunks.len()),
         })
+    }
+
+    /// Bytes of SQL of all chunks.
+    fn raw_bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.raw_bytes).sum()
     }
 
     /// The ledger's entry for a chunk.
