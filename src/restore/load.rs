@@ -39,11 +39,11 @@ pub(super) fn load(
     // Table by table, each along its key; those first whose indexes are built after their rows,
     // by one connection, while the others go on with other tables; then the largest.
     let indexed = |table: &Loading<'_>| staged.get(table.name).is_some_and(|s| s.keys.is_some());
-    let order: Vec<_> = tables
+    let ranks: Vec<_> = tables
         .iter()
         .map(|table| std::cmp::Reverse((indexed(table), table.raw_bytes())))
         .collect();
-    jobs.sort_by_key(|job| (order[job.0], *job));
+    jobs.sort_by_key(|job| (ranks[job.0], *job));
     let total = Totals::new(&tables);
     crew.observer.event(&Event::Planned {
         tables: tables.len(),
