@@ -150,7 +150,7 @@ impl Journal {
     }
 
     /// Commits and takes every step. An error before the commit leaves everything as it was;
-    /// one after it leaves the journal, and the next run goes on from there.
+    /// one after it says so and leaves the journal, and the next run goes on from there.
     pub(super) fn publish(&self, place: &Place) -> Result<()> {
         self.commit(place)?;
         self.complete(place)
@@ -170,8 +170,11 @@ impl Journal {
             .and_then(|()| failpoint::reach("rename-journal"))
             .and_then(|()| fs::rename(&draft, &path))
             .map_err(failed)?;
-        failpoint::reach("sync-renamed-journal").map_err(|e| Error::write(&path, "sync", e))?;
-        files::sync(&place.work())
+        // It is there, whether it is on stable storage yet or not.
+        failpoint::reach("sync-renamed-journal")
+            .map_err(|e| Error::write(&path, "sync", e))
+            .and_then(|()| files::sync(&place.work()))
+            .map_err(begun)
     }
 
     /// Takes every step and removes the journal.
@@ -188,13 +191,16 @@ impl Journal {
                     .map_err(|e| Error::write(&path, "sync", e))?;
                 files::sync(&place.work())
             })
-            .map_err(|e| {
-                e.within("publication was begun and not finished").hint(
-                    "the new backup is safe on disk; remove the cause and run again, which \
-                     completes it first",
-                )
-            })
+            .map_err(begun)
     }
+}
+
+/// An error after the commit: the next run takes the steps again.
+fn begun(error: Error) -> Error {
+    error.within("publication was begun and not finished").hint(
+        "the new backup lies there in full; remove the cause, and the next run completes its \
+         publication first",
+    )
 }
 
 impl Step<'_> {

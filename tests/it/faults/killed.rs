@@ -34,34 +34,45 @@ fn killed_at_random_moments_there_is_always_a_whole_backup() {
     }
     let before = began.elapsed();
     program.finish(RUN_BOUND).expect_code(0);
-    let whole = began.elapsed();
+    let mut whole = began.elapsed();
+    let last_part = (whole - before).div_duration_f64(whole);
     pair.forget_older();
 
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     let times = if soak() { 300 } else { 20 };
-    for time in 0..times {
+    let (mut killed, mut too_late) = (0, 0);
+    while killed < times {
         pair.change();
         let mut program = start(pair.command());
         // Every other kill comes while the backup is sealed and published.
-        let (part, wait) = if time % 2 == 0 {
+        let (part, wait) = if killed % 2 == 0 {
             ("anywhere in a run", whole.mul_f64(random.f64()))
         } else {
             while !staged.exists() && !program.ended() {
                 thread::sleep(Duration::from_micros(200));
             }
-            let publishing = (whole - before).mul_f64(random.f64());
-            ("while sealing and publishing", publishing)
+            let moment = whole.mul_f64(last_part * random.f64());
+            ("while sealing and publishing", moment)
         };
         thread::sleep(wait);
         let outcome = kill(program);
+        if outcome.code.is_some() {
+            too_late += 1;
+            pair.assert_new();
+            pair.forget_older();
+            continue;
+        }
+        killed += 1;
         let aftermath = pair.look();
         table.note(&pair.site, part, &outcome, aftermath.words());
-        pair.next_run();
+        // Others may have more or less of the machine by now.
+        whole = (whole * 3 + pair.next_run()) / 4;
     }
     table.remark(format!(
-        "seed {seed}; {times} kills; a run takes {whole:.2?}, its last {:.2?} to seal and publish",
-        whole - before
+        "seed {seed}; {killed} killed, {too_late} had ended; a run takes {whole:.2?}, {:.0} % of \
+         it to seal and publish",
+        100.0 * last_part
     ));
 }
 
@@ -156,7 +167,18 @@ mod at_named_steps {
     use super::*;
     use crate::site::Outcome;
 
-    /// Points that a run comes to only where a publication was begun.
+    /// Points that a run comes to for both directories in turn, and those of a publication, to
+    /// which it comes more often.
+    const OF_EACH_DIRECTORY: [&str; 8] = [
+        "write-manifest",
+        "write-sums",
+        "write-run-record",
+        "write-journal",
+        "sync-journal",
+        "rename-journal",
+        "sync-renamed-journal",
+        "remove-journal",
+    ];
     const OF_A_PUBLICATION: [&str; 8] = [
         "rename",
         "point-latest",
@@ -175,8 +197,12 @@ mod at_named_steps {
         };
         let mut table = Table::new("SIGKILL at named steps");
         for point in FAILPOINTS {
-            let all = soak() && OF_A_PUBLICATION.contains(point);
-            for time in 1..=if all { usize::MAX } else { 2 } {
+            let times = match OF_A_PUBLICATION.contains(point) {
+                true if soak() => usize::MAX,
+                false if !OF_EACH_DIRECTORY.contains(point) => 1,
+                _ => 2,
+            };
+            for time in 1..=times {
                 pair.change();
                 let program = match pair.stopped_at(point, time) {
                     Ok(program) => program,

@@ -225,7 +225,6 @@ impl Pair {
                 assert_eq!(after, before);
             }
         }
-        assert_no_leftovers(&self.site);
         Aftermath { host, user }
     }
 
@@ -310,11 +309,15 @@ impl Pair {
             .expect_said("no complete backup");
     }
 
-    /// A run without a fault, after which everything is new and nothing else is there.
-    pub(super) fn next_run(&self) {
+    /// A run without a fault, after which everything is new and nothing else is there; how
+    /// long it took.
+    pub(super) fn next_run(&self) -> Duration {
+        let began = Instant::now();
         run(self.command()).expect_code(0);
+        let took = began.elapsed();
         self.assert_new();
         self.forget_older();
+        took
     }
 
     /// Panics unless both directories hold the new backup, to the byte, and no work of a run.
