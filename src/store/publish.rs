@@ -267,6 +267,11 @@ impl Step<'_> {
             }
             Step::Rename(name) => {
                 let to = root.join(name);
+                // After a loss of power a directory may have its old name as well as its new one.
+                let (there, here) = (to.join(MANIFEST_FILE), staging.join(MANIFEST_FILE));
+                if files::same_bytes(&there, &here).unwrap_or(false) {
+                    return Ok(());
+                }
                 gone_is_fine(fs::rename(&staging, &to), &to, "create")
             }
             Step::PointLatest(name) => {

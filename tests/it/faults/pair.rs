@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -19,7 +18,6 @@ use crate::server::{Server, with_binlog};
 use crate::services;
 use crate::site::{
     Lists, Outcome, RUN_BOUND, Running, Site, assert_no_leftovers, assert_sums_hold, contents, run,
-    start,
 };
 
 /// What every run here is called with.
@@ -189,7 +187,7 @@ impl Pair {
     /// ended, if it did not come there.
     #[cfg(feature = "failpoints")]
     pub(super) fn stopped_at(&self, point: &str, time: usize) -> Result<Running, Outcome> {
-        let mut program = start(self.command_with(point, time, "stop"));
+        let mut program = crate::site::start(self.command_with(point, time, "stop"));
         let began = Instant::now();
         loop {
             if is_stopped(&program) {
@@ -202,7 +200,7 @@ impl Pair {
                 began.elapsed() < RUN_BOUND,
                 "waited until the program stops at {point}"
             );
-            thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -377,7 +375,8 @@ pub(super) fn verify(site: &Site, dir: &Path) -> Outcome {
 }
 
 /// Whether the program has been stopped by a signal.
-pub(super) fn is_stopped(program: &Running) -> bool {
+#[cfg(feature = "failpoints")]
+fn is_stopped(program: &Running) -> bool {
     let pid = program.pid().as_raw_nonzero();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name before it is in parentheses and may hold anything.
