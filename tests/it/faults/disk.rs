@@ -172,7 +172,7 @@ fn full_at_any_byte_the_run_fails_at_once_and_the_next_one_succeeds() {
             let outcome = fails(&pair, pair.command(), "bytes");
             slowest = slowest.max(began.elapsed());
             assert!(outcome.stderr.contains("os error 28"), "{}", outcome.stderr);
-            let fault = format!("{name} full");
+            let fault = format!("{name}, {free:7} of {needed} bytes are free");
             table.note(&pair.site, &fault, &outcome, ("whole", "none"));
         }
         // That was not for nothing: with a little more it works.

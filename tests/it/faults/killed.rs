@@ -71,7 +71,8 @@ fn killed_at_random_moments_there_is_always_a_whole_backup() {
     }
     table.remark(format!(
         "seed {seed}; {killed} killed, {too_late} had ended; a run takes {whole:.2?}, {:.0} % of \
-         it to seal and publish",
+         it to seal and publish; each time the old or the new backup was complete and verified, \
+         and nothing else was taken for one by list, verify or restore",
         100.0 * last_part
     ));
 }

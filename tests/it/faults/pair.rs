@@ -49,7 +49,8 @@ pub(super) struct Aftermath {
 }
 
 impl Aftermath {
-    /// In words, for the table: the previous backup and the new one.
+    /// In words, for the table: the previous backup and the new one. Panics where the host
+    /// directory, whose structure user data needs, is newer than that.
     pub(super) fn words(self) -> (&'static str, &'static str) {
         use Holds::{Begun, New, Old};
         match (self.user, self.host) {
@@ -58,7 +59,8 @@ impl Aftermath {
             (Begun, Old) => ("whole", "user data completed by the next run"),
             (New, Old) => ("whole (host)", "whole (user data)"),
             (New, Begun) => ("replaced", "host completed by the next run"),
-            _ => ("?", "?"),
+            // User data is published first, and for good.
+            _ => panic!("the host directory is ahead of user data: {self:?}"),
         }
     }
 }
