@@ -47,10 +47,13 @@ pub mod store;
 pub mod survey;
 pub mod verify;
 
+mod failpoint;
 mod tally;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
+#[cfg(feature = "failpoints")]
+pub use failpoint::{POINTS as FAILPOINTS, VARIABLE as FAILPOINT_VARIABLE};
 pub use interrupt::Interrupt;
 
 use std::path::PathBuf;

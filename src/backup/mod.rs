@@ -38,11 +38,18 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     let report = Reporter::new(observer);
     let destinations = Destinations::of(request)?;
 
-    // A wrong password or configuration must not cost a service its uptime.
     report.phase(Phase::Catalog);
+    let targets = targets(&destinations, request);
+    // Whatever becomes of this run, an earlier one's backup shall be whole.
+    for target in &targets {
+        if let Some(warning) = Staging::complete_begun(target)? {
+            report.warn(&warning);
+        }
+    }
+    // A wrong password or configuration must not cost a service its uptime.
     let (mut survey, _) = Survey::take(request, &destinations)?;
     // Nor must a destination that cannot be had. What this makes goes again if the run fails.
-    let stagings = Stagings::begin(&destinations, request, &report)?;
+    let stagings = Stagings::begin(targets, &report)?;
     let services = if request.services == ServiceAction::None {
         None
     } else {
@@ -218,37 +225,35 @@ impl<'a> Reporter<'a> {
     }
 }
 
+/// Where the backups of this run go.
+fn targets(destinations: &Destinations, request: &Request) -> Vec<Target> {
+    let kinds = [
+        (BackupKind::Host, Layout::InPlace, Access::Public),
+        (BackupKind::UserData, Layout::Timestamped, Access::Private),
+        (BackupKind::Ephemeral, Layout::InPlace, Access::Private),
+    ];
+    let target = |(kind, layout, access)| {
+        Some(Target {
+            root: destinations.path(kind)?.to_owned(),
+            layout,
+            access,
+            kind,
+            database: request.connection.database.clone(),
+            link_unchanged: request.config.link_unchanged,
+        })
+    };
+    kinds.into_iter().filter_map(target).collect()
+}
+
 /// The staging areas of a run, by kind.
 pub(crate) struct Stagings(BTreeMap<BackupKind, Staging>);
 
 impl Stagings {
-    fn begin(
-        destinations: &Destinations,
-        request: &Request,
-        report: &Reporter<'_>,
-    ) -> Result<Stagings> {
+    fn begin(targets: Vec<Target>, report: &Reporter<'_>) -> Result<Stagings> {
         let mut stagings = BTreeMap::new();
-        for kind in [
-            BackupKind::Host,
-            BackupKind::UserData,
-            BackupKind::Ephemeral,
-        ] {
-            let Some(root) = destinations.path(kind) else {
-                continue;
-            };
-            let (layout, access) = match kind {
-                BackupKind::Host => (Layout::InPlace, Access::Public),
-                BackupKind::UserData => (Layout::Timestamped, Access::Private),
-                BackupKind::Ephemeral => (Layout::InPlace, Access::Private),
-            };
-            let staging = Staging::begin(Target {
-                root: root.to_owned(),
-                layout,
-                access,
-                kind,
-                database: request.connection.database.clone(),
-                link_unchanged: request.config.link_unchanged,
-            })?;
+        for target in targets {
+            let kind = target.kind;
+            let staging = Staging::begin(target)?;
             staging
                 .warnings()
                 .iter()

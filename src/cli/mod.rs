@@ -194,6 +194,7 @@ fn fail(error: &Error) -> ExitCode {
 fn from_panic(reported: Option<Panic>) -> Error {
     let message = reported.map_or_else(|| "internal error: panic".into(), |panic| panic.message);
     Error::new(ErrorKind::Internal, message).hint(
-        "this is a defect of schema_backup, please report it; the previous backup is as it was",
+        "this is a defect of schema_backup, please report it; the previous backup is whole, or \
+         the next run completes the one that was being published",
     )
 }

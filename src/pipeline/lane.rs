@@ -15,6 +15,7 @@ use super::block::Block;
 use super::{Counters, Failure};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::store::manifest::FileEntry;
 use crate::store::sink::Sink;
 
@@ -228,6 +229,7 @@ impl Lane {
     }
 
     fn stored(&self, file: FileEntry) {
+        failpoint::pass("file-complete");
         let on_stored = self.lock().on_stored.take();
         if let Some(on_stored) = on_stored {
             on_stored(file);
@@ -245,6 +247,7 @@ fn compress(compression: Compression, block: &mut Block) -> Result<()> {
     let Compression::Zstd(level) = compression else {
         return Ok(());
     };
+    failpoint::pass("compress-block");
     let failed = |e| Error::new(ErrorKind::Internal, "zstd failed").because(e);
     COMPRESSOR.with_borrow_mut(|slot| {
         if !matches!(slot, Some((kept, _)) if *kept == level) {

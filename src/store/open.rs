@@ -13,7 +13,7 @@ use super::files;
 use super::inventory::{self, Found};
 use super::manifest::{FORMAT, FileEntry, MANIFEST_FILE, Manifest, RunRecord, SUMS_FILE};
 use super::names::hex;
-use super::publish::{LATEST, WORK_DIR};
+use super::publish::{JOURNAL, LATEST, WORK_DIR};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A backup directory whose manifest is sound.
@@ -189,8 +189,13 @@ fn no_backup(dir: &Path) -> Error {
         error.hint(format!(
             "name one of the backups in it, such as {at}/{LATEST}"
         ))
+    } else if dir.join(WORK_DIR).join(JOURNAL).exists() {
+        error.hint(
+            "a backup is being published there, or was when its run was killed; the next run of \
+             schema_backup completes it first, also where it cannot reach the server",
+        )
     } else if dir.join(WORK_DIR).exists() {
-        error.hint("a backup is being written or published there; the next run completes it")
+        error.hint("a backup is being written there, or was when its run was killed")
     } else if let Some(sub) = fs::read_dir(dir).ok().and_then(|mut entries| {
         entries.find_map(|e| Some(e.ok()?.path()).filter(|p| p.join(MANIFEST_FILE).exists()))
     }) {

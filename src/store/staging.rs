@@ -20,6 +20,7 @@ use super::manifest::{
 use super::publish::{self, Journal, LATEST, Place, Publication, Rolled};
 use super::sink::{FileSink, SYNC_AT_FINISH, Sink, create_new};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 /// How a backup is laid out below its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,10 +98,46 @@ impl Drop for MadeDirs {
 }
 
 impl Work {
+    /// Makes the root, takes the lock, and completes a publication that an earlier run began,
+    /// of which a warning tells.
+    fn take(target: &Target) -> Result<(Work, Option<String>)> {
+        let place = Place {
+            root: target.root.clone(),
+            access: target.access,
+        };
+        let made = MadeDirs(files::make_root(&place.root, target.access.dir_mode())?);
+        if target.layout == Layout::Timestamped {
+            refuse_foreign_latest(&place.root)?;
+        }
+        if files::is_mount_point(&place.work()) {
+            let what = format!(
+                "another file system is mounted on {}",
+                place.work().display()
+            );
+            return Err(Error::new(ErrorKind::Write, what)
+                .hint("files are moved from there into the backup; unmount it"));
+        }
+        let work = Work {
+            _lock: Lock::acquire(&place.root, &place.work())?,
+            place,
+            _made: made,
+        };
+        let root = target.root.display();
+        let warning = match publish::roll_forward(&work.place)? {
+            Rolled::Nothing => None,
+            Rolled::Completed => Some(format!(
+                "completed a publication in {root} that was cut short"
+            )),
+            Rolled::Damaged => Some(format!("discarded a damaged publication in {root}")),
+        };
+        Ok((work, warning))
+    }
+
     /// Removes everything but the lock.
     fn clear(&self) -> Result<()> {
         let work = self.place.work();
         let failed = |e| Error::write(&work, "clear", e);
+        failpoint::reach("clear-work").map_err(failed)?;
         for entry in fs::read_dir(&work).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name() != "lock" {
@@ -134,6 +171,20 @@ pub struct Staging {
 }
 
 impl Staging {
+    /// Completes a publication that an earlier run began, if one did, and returns a warning that
+    /// says so. This needs no server: a backup that was being published when its host went down
+    /// is whole again as soon as anybody calls the program.
+    pub fn complete_begun(target: &Target) -> Result<Option<String>> {
+        let place = Place {
+            root: target.root.clone(),
+            access: target.access,
+        };
+        if !place.journal().exists() {
+            return Ok(None);
+        }
+        Work::take(target).map(|(_, warning)| warning)
+    }
+
     /// Takes the destination for this run: makes the root, takes the lock, completes a
     /// publication that an earlier run began, and removes what killed runs left.
     ///
@@ -141,38 +192,14 @@ impl Staging {
     /// written, and with [`ErrorKind::Config`] where something else lies there.
     pub fn begin(target: Target) -> Result<Staging> {
         let started = jiff::Timestamp::now();
-        let place = Place {
-            root: target.root.clone(),
-            access: target.access,
-        };
-        let made = MadeDirs(files::make_root(&place.root, target.access.dir_mode())?);
-        if target.layout == Layout::Timestamped {
-            refuse_foreign_latest(&place.root)?;
-        }
-        let work = Work {
-            _lock: Lock::acquire(&place.root, &place.work())?,
-            place,
-            _made: made,
-        };
+        let (work, completed) = Work::take(&target)?;
         let place = &work.place;
-
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = completed.into_iter().collect();
         let root = place.root.display();
         if target.kind == BackupKind::UserData && files::is_exposed(&place.root) {
             warnings.push(format!(
                 "{root} can be entered by others; chmod 700 is safer"
             ));
-        }
-        match publish::roll_forward(place)? {
-            Rolled::Nothing => {}
-            Rolled::Completed => {
-                warnings.push(format!(
-                    "completed a publication in {root} that was cut short"
-                ));
-            }
-            Rolled::Damaged => {
-                warnings.push(format!("discarded a damaged publication in {root}"));
-            }
         }
         work.clear()?;
         let previous = match target.layout {
@@ -182,11 +209,13 @@ impl Staging {
         };
         refuse_other_database(&target, previous.as_ref())?;
         let ignore = place.work().join(".gitignore");
-        create_new(&ignore, 0o600)
+        failpoint::reach("write-gitignore")
+            .and_then(|()| create_new(&ignore, 0o600))
             .and_then(|mut file| io::Write::write_all(&mut file, b"*\n"))
             .map_err(|e| Error::write(&ignore, "write", e))?;
         let staging = place.staging();
-        files::make_dir(&staging, target.access.dir_mode())
+        failpoint::reach("make-staging")
+            .and_then(|()| files::make_dir(&staging, target.access.dir_mode()))
             .map_err(|e| Error::write(&staging, "create the directory", e))?;
         Ok(Staging {
             work,
@@ -241,6 +270,13 @@ impl Staging {
         sink.finish()
     }
 
+    /// Writes one of the files that stand beside those of the manifest.
+    fn write_mark(&self, point: &'static str, name: &str, bytes: &[u8]) -> Result<FileEntry> {
+        failpoint::reach(point)
+            .map_err(|e| Error::write(&self.work.place.staging().join(name), "write", e))?;
+        self.write(name, bytes)
+    }
+
     /// Completes the files: adds the manifest, the checksums and the record of the run, checks
     /// that exactly what the manifest names is there, and brings all of it to stable storage.
     /// Nothing visible changes yet. The `.schema_backup` of an in-place backup then holds only
@@ -250,9 +286,10 @@ impl Staging {
         self.check_complete(manifest)?;
 
         let manifest_text = checked_json::render(manifest)?;
-        let entry = self.write(MANIFEST_FILE, &manifest_text)?;
-        self.write(SUMS_FILE, sums(manifest, &entry).as_bytes())?;
-        self.write(RUN_FILE, &checked_json::render(run)?)?;
+        let entry = self.write_mark("write-manifest", MANIFEST_FILE, &manifest_text)?;
+        let sums = sums(manifest, &entry);
+        self.write_mark("write-sums", SUMS_FILE, sums.as_bytes())?;
+        self.write_mark("write-run-record", RUN_FILE, &checked_json::render(run)?)?;
 
         let Staging {
             work,
@@ -474,6 +511,7 @@ fn sync_tree(place: &Place) -> Result<()> {
         .filter(|(_, bytes)| *bytes <= SYNC_AT_FINISH);
     let small: Vec<PathBuf> = small.map(|(file, _)| staging.join(file)).collect();
     files::sync_files(&staging, &small)?;
+    failpoint::reach("sync-directory").map_err(|e| Error::write(&staging, "sync", e))?;
     for dir in tree.dirs.iter().rev() {
         files::sync(&staging.join(dir))?;
     }

@@ -186,6 +186,20 @@ impl Site {
         self.isolate(command);
     }
 
+    /// A backup run that cannot reach the server.
+    pub(crate) fn command_without_server(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--config").arg(self.path("schema_backup.conf"));
+        command.arg("--backup-dir").arg(self.backup_dir());
+        command.arg("--user-data-dir").arg(self.user_data_dir());
+        command.args(["--host-name", HOST, "--socket=/nowhere"]);
+        let flags = self.flags.iter();
+        command.args(flags.filter(|flag| !flag.starts_with("--socket=")));
+        command.args(arguments);
+        self.isolate(&mut command);
+        command
+    }
+
     fn isolate(&self, command: &mut Command) {
         // Nobody's option files and passwords but the site's.
         command

@@ -11,6 +11,13 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use rustix::process::Signal;
 
+mod disk;
+mod killed;
+mod pair;
+mod power;
+mod table;
+mod trace;
+
 use crate::server::{Server, with_binlog};
 use crate::services;
 use crate::site::{
