@@ -484,6 +484,11 @@ pub(crate) fn assert_no_leftovers(site: &Site) {
     }
 }
 
+/// Whether long runs were asked for.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("SCHEMA_BACKUP_SOAK").is_some_and(|value| value == "1")
+}
+
 /// A JSON file of a backup.
 #[track_caller]
 pub(crate) fn json(path: impl AsRef<Path>) -> Value {
