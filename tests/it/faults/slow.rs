@@ -268,9 +268,17 @@ fn an_interrupt_is_answered_while_the_target_takes_a_megabyte_a_second() {
     let before = state(&site);
     let mut row = Row::new("target takes 1 MB/s, then SIGINT");
     let mut slowest = Duration::ZERO;
-    for wait in [1000, 1700, 2400] {
-        let mut command =
-            site.command("", &["-j", "8", "--chunk-size", "1M", "--progress", "none"]);
+    // One file that all blocks wait for, and many.
+    for (wait, threads, chunk_size) in [(4000, "1", "1G"), (1700, "8", "1M"), (2400, "8", "1M")] {
+        let arguments = [
+            "-j",
+            threads,
+            "--chunk-size",
+            chunk_size,
+            "--progress",
+            "none",
+        ];
+        let mut command = site.command("", &arguments);
         slow_target(&site, &mut command, 1_000_000);
         let mut program = start(command);
         std::thread::sleep(Duration::from_millis(wait));
