@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bounds::{self, Split};
 use super::contents::{Contents, Item};
-use super::{Reporter, Stagings};
+use super::{Reporter, Stagings, structure};
 use crate::Request;
 use crate::config::{Category, Compression, CompressionByCategory};
 use crate::encode::insert::TableEncoding;
@@ -15,8 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::pipeline::{self, ChunkDone, ChunkScript, Job, ProgressBase};
 use crate::plan::chunks::{ChunkKey, Range, ranges};
 use crate::plan::reuse::Previous;
-use crate::server::catalog::Table;
-use crate::server::snapshot::SnapshotPool;
+use crate::server::catalog::{Listing, Table};
+use crate::server::snapshot::{Session, SnapshotPool};
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};
 use crate::store::manifest::{ChunkEntry, DataEntry, TableKind, digest_text};
@@ -43,10 +43,11 @@ pub(super) fn save(
     pool: &mut SnapshotPool,
     stagings: &Stagings,
     request: &Request,
+    listed: &Listing,
     report: &Reporter<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    save_sequences(contents, pool, stagings, request, interrupt)?;
+    save_sequences(contents, pool, stagings, request, listed, interrupt)?;
     report.phase(Phase::Splitting);
     let plans = plan_tables(contents, pool, stagings, request, interrupt)?;
     for note in plans.iter().filter_map(|plan| plan.split.note.as_deref()) {
@@ -57,15 +58,27 @@ pub(super) fn save(
     let (transactional, others): (Vec<&TablePlan>, Vec<&TablePlan>) = plans
         .iter()
         .partition(|plan| contents.items[plan.item].table.transactional);
+    let items = &contents.items;
+    let check = |item: usize, session: &mut Session| {
+        structure::check_unchanged(session, &items[item], listed)
+    };
     let mut base = ProgressBase::new(announce(contents, &plans, report));
     // Tables without transactions first: writers to them wait for the lock until they are done.
     let jobs_before = jobs(contents, &others, stagings, request)?;
-    let mut done = pipeline::run(pool, jobs_before, &mut base, report.observer, interrupt)?;
+    let mut done = pipeline::run(
+        pool,
+        jobs_before,
+        &check,
+        &mut base,
+        report.observer,
+        interrupt,
+    )?;
     pool.release_lock()?;
     let jobs_after = jobs(contents, &transactional, stagings, request)?;
     done.extend(pipeline::run(
         pool,
         jobs_after,
+        &check,
         &mut base,
         report.observer,
         interrupt,
@@ -89,6 +102,7 @@ fn save_sequences(
     pool: &SnapshotPool,
     stagings: &Stagings,
     request: &Request,
+    listed: &Listing,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let sequences: Vec<_> = contents
@@ -102,6 +116,8 @@ fn save_sequences(
     let entries = pool.map(&sequences, interrupt, |session, (_, item, kind)| {
         let name = &item.table.name;
         let (next, cycles) = definitions::sequence_state(session, name)?;
+        structure::check_unchanged(session, item, listed)
+            .map_err(|error| error.within(format_args!("sequence `{name}`")))?;
         let statement = format!(
             "DO SETVAL({}, {next}, 0, {cycles});\n",
             quote_identifier(name)

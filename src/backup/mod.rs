@@ -87,10 +87,10 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         &mut pool,
         &stagings,
         request,
+        &survey.listing,
         &report,
         interrupt,
     )?;
-    structure::check_unchanged(&contents, &pool, &survey.listing, interrupt)?;
     let data_seconds = data_began.elapsed().as_secs_f64();
 
     report.phase(Phase::Publish);

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stagings;
-use super::contents::Contents;
+use super::contents::{Contents, Item};
 use crate::encode::script::{self, compound, simple, view};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
-use crate::server::catalog::{Listing, Table};
+use crate::server::catalog::{Listed, Listing, Table};
 use crate::server::definitions::{self, Definition};
 use crate::server::snapshot::{Session, SnapshotPool};
 use crate::store::manifest::{BackupKind, ObjectEntry, TableKind};
@@ -76,39 +76,30 @@ fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// Looks at the tables whose rows were saved again, after their rows. One that was altered, or
-/// whose name another table has taken, may not be what was read under its name in the snapshot.
+/// Looks at a table whose rows were read again, while the session still keeps DDL away from it.
+/// One that was altered, or whose name another table has taken, may not be what was read under
+/// its name in the snapshot. `before` is what there was before the snapshot.
 pub(super) fn check_unchanged(
-    contents: &Contents<'_>,
-    pool: &SnapshotPool,
+    session: &mut Session,
+    item: &Item<'_>,
     before: &Listing,
-    interrupt: &Interrupt,
 ) -> Result<()> {
-    let mut session = pool.session()?;
-    let after = Listing::read(session.results_in("utf8mb4")?)?;
-    drop(session);
-    let saved = contents
-        .items
-        .iter()
-        .filter(|item| item.data_kind.is_some());
-    pool.map(&saved.collect::<Vec<_>>(), interrupt, |session, item| {
-        let name = &item.table.name;
-        let (then, now) = (before.tables.get(name), after.tables.get(name));
-        let same = match (then, now) {
-            (Some(then), Some(now)) => then.agrees_with(now),
-            _ => false,
-        };
-        let why = if !same {
-            format!("listed as {then:?}, then as {now:?}")
-        } else if definition(session, item.table)? != item.definition {
-            "its definition is another".to_owned()
-        } else {
-            return Ok(());
-        };
-        let what = format!("table `{name}`: it was altered or replaced during the backup ({why})");
-        Err(Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs"))
-    })?;
-    Ok(())
+    let name = &item.table.name;
+    let then = before.tables.get(name);
+    let now = Listed::read(session.results_in("utf8mb4")?, name)?;
+    let same = match (then, &now) {
+        (Some(then), Some(now)) => then.agrees_with(now),
+        _ => false,
+    };
+    let why = if !same {
+        format!("listed as {then:?}, then as {now:?}")
+    } else if definition(session, item.table)? != item.definition {
+        "its definition is another".to_owned()
+    } else {
+        return Ok(());
+    };
+    let what = format!("it was altered or replaced during the backup ({why})");
+    Err(Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs"))
 }
 
 fn save_views(

@@ -16,7 +16,7 @@ use crate::encode::insert::TableEncoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress};
 use crate::interrupt::Interrupt;
-use crate::server::snapshot::{PooledSession, SnapshotPool};
+use crate::server::snapshot::{PooledSession, Session, SnapshotPool};
 use crate::store::manifest::FileEntry;
 use crate::store::sink::Sink;
 
@@ -24,6 +24,7 @@ mod block;
 mod lane;
 mod progress;
 mod reader;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use lane::{LaneHandle, Lanes};
 use progress::JobPlan;
 pub use progress::{ChunkMeter, ProgressBase};
 pub use reader::{ChunkRead, ChunkScript, stream_chunk};
+use tables::{Held, Tables};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -156,11 +158,16 @@ impl Default for Failure {
     }
 }
 
+/// What has to hold of a table, by its number in the caller's list, when all its rows were
+/// read. The server keeps DDL away from the table from its first row until this returns.
+pub type Check<'a> = dyn Fn(usize, &mut Session) -> Result<()> + Sync + 'a;
+
 /// Reads and writes all `jobs` over the sessions of `pool`. Returns when the last file is
 /// complete, or when everything has come to rest after the first error.
 pub fn run(
     pool: &SnapshotPool,
     mut jobs: Vec<Job<'_>>,
+    check: &Check<'_>,
     base: &mut ProgressBase,
     observer: &dyn Observer,
     interrupt: &Interrupt,
@@ -180,6 +187,7 @@ pub fn run(
     let blocks = BlockPool::new(2 * readers + cores + 2);
     let counters = Arc::new(Counters::default());
     let failure = Arc::new(Failure::new());
+    let tables = Tables::new(&plans);
     let (messages, inbox) = bounded::<Message>(1024);
     let lanes = Lanes::new(cores, &counters, &failure)?;
     let (job_sender, job_queue) = bounded(jobs.len());
@@ -209,6 +217,8 @@ pub fn run(
                 messages: messages.clone(),
                 lanes: &lanes,
                 blocks: &blocks,
+                tables: &tables,
+                check,
                 failure: &failure,
             };
             scope.spawn(move || reader.work(session));
@@ -237,30 +247,50 @@ struct Reader<'a> {
     messages: Sender<Message>,
     lanes: &'a Lanes,
     blocks: &'a BlockPool,
+    tables: &'a Tables,
+    check: &'a Check<'a>,
     failure: &'a Failure,
 }
 
 impl Reader<'_> {
     /// Takes jobs until there are none or the run has failed. A panic is a failure too.
     fn work(self, session: &mut PooledSession) {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for (index, job) in &self.queue {
-                if self.failure.stop.is_raised() {
-                    return;
-                }
-                let name = job.name.clone();
-                if let Err(error) = self.read(index, job, session) {
-                    self.failure
-                        .set(error.within(format_args!("table `{name}`")));
-                    return;
-                }
+        let outcome =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.take_jobs(session)));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.failure.set(error),
+            Err(_) => {
+                let error = Error::new(ErrorKind::Internal, "a reader panicked");
+                self.failure.set(error);
             }
-        }));
-        if outcome.is_err() {
-            self.failure
-                .set(Error::new(ErrorKind::Internal, "a reader panicked"));
         }
         self.tell(Message::ReaderEnded);
+    }
+
+    fn take_jobs(&self, session: &mut PooledSession) -> Result<()> {
+        let mut held = Held::default();
+        for (index, job) in &self.queue {
+            self.failure.stop.check()?;
+            let (table, name) = (job.table, job.name.clone());
+            self.read(index, job, session)
+                .and_then(|()| {
+                    held.add(table);
+                    if self.tables.chunk_read(table) {
+                        (self.check)(table, session)?;
+                        self.tables.set_whole(table);
+                    }
+                    held.release(self.tables, session)
+                })
+                .map_err(|error| error.within(format_args!("table `{name}`")))?;
+        }
+        // Others may still read chunks of a table that is held here.
+        while !held.is_empty() {
+            self.failure.stop.check()?;
+            std::thread::sleep(TICK);
+            held.release(self.tables, session)?;
+        }
+        Ok(())
     }
 
     fn read(&self, index: usize, job: Job<'_>, session: &mut PooledSession) -> Result<()> {

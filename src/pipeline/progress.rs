@@ -19,6 +19,7 @@ pub struct ChunkMeter {
 }
 
 /// What the coordinator remembers of a job after a reader has taken it.
+#[derive(Debug, Default)]
 pub(super) struct JobPlan {
     pub(super) table: usize,
     pub(super) name: String,

@@ -42,6 +42,9 @@ pub struct Session {
 /// Results come as they are stored, in no common character set.
 const AS_STORED: &str = "NULL";
 
+/// Where each transaction stands right after the snapshot was taken.
+const SAVEPOINT: &str = "schema_backup";
+
 impl Session {
     /// The connection, with results converted to `charset` (a name, or `NULL` for none).
     pub fn results_in(&mut self, charset: &str) -> Result<&mut Conn> {
@@ -99,6 +102,14 @@ impl Session {
             }
             Ok(cells)
         })
+    }
+
+    /// Lets go of the tables that were read so far, and not of the snapshot: DDL on them need
+    /// not wait any more. Until then the server keeps it away from them.
+    pub fn release_tables(&mut self) -> Result<()> {
+        self.conn
+            .query_drop(format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}"))
+            .map_err(|e| query_error("cannot release the tables read", e))
     }
 
     /// The whole part of the only number that a query gives.
@@ -211,6 +222,11 @@ impl SnapshotPool {
         }
         let all_transactional = request.tables.values().all(|transactional| *transactional);
         let (info, lock) = take_snapshot(request, &mut sessions, all_transactional, &wait)?;
+        for session in &mut sessions {
+            session
+                .query_drop(format!("SAVEPOINT {SAVEPOINT}"))
+                .map_err(|e| query_error("cannot open the snapshot", e))?;
+        }
         if under_global_lock {
             instance = instance_lock(request, &wait)?;
         }

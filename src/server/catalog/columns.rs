@@ -59,6 +59,18 @@ impl Column {
         types.contains(&self.data_type.as_str())
     }
 
+    fn is_geometry(&self) -> bool {
+        let kinds = ["geometry", "point", "linestring", "polygon"];
+        let collections = [
+            "multipoint",
+            "multilinestring",
+            "multipolygon",
+            "geometrycollection",
+        ];
+        let data_type = self.data_type.as_str();
+        kinds.contains(&data_type) || collections.contains(&data_type)
+    }
+
     /// A column that is NOT NULL and has nothing peculiar.
     pub(crate) fn plain(name: &str, data_type: &str) -> Column {
         Column {
@@ -193,7 +205,8 @@ pub(super) fn reference_systems(
     flavor: &Flavor,
     tables: &mut BTreeMap<String, Table>,
 ) -> Result<()> {
-    if !flavor.is_mariadb() {
+    let mut columns = tables.values().flat_map(|table| &table.columns);
+    if !flavor.is_mariadb() || !columns.any(Column::is_geometry) {
         return Ok(());
     }
     let query = "SELECT G_TABLE_NAME, G_GEOMETRY_COLUMN, SRID \

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mysql::Conn;
 
+use super::super::quote_string;
 use super::rows;
 use super::tables::is_merge;
 use crate::error::Result;
@@ -33,6 +34,26 @@ pub struct Listed {
 }
 
 impl Listed {
+    fn of(kind: &str, engine: String, transactional: bool, created: Option<String>) -> Listed {
+        Listed {
+            engine,
+            transactional,
+            versioned: kind == "SYSTEM VERSIONED",
+            created,
+        }
+    }
+
+    /// What a [`Listing`] would say of one table now; `None` if there is none of that name.
+    pub fn read(conn: &mut Conn, table: &str) -> Result<Option<Listed>> {
+        let query = format!("{QUERY} AND t.TABLE_NAME = {}", quote_string(table));
+        // Names are compared without regard to case here.
+        let mut found = rows::<Row>(conn, &query)?.into_iter();
+        let found = found.find(|(name, kind, ..)| name == table && kind != "VIEW");
+        Ok(found.map(|(_, kind, engine, transactional, created)| {
+            Listed::of(&kind, engine, transactional, created)
+        }))
+    }
+
     /// Whether two listings can be of the same table. A server under load was seen to state no
     /// time of creation for a table that it states one of a moment later: that says nothing.
     pub fn agrees_with(&self, other: &Listed) -> bool {
@@ -53,32 +74,17 @@ impl Listed {
 impl Listing {
     /// Reads the names of tables and views.
     pub fn read(conn: &mut Conn) -> Result<Listing> {
-        let transactional: BTreeSet<String> = rows::<String>(
-            conn,
-            "SELECT ENGINE FROM information_schema.ENGINES WHERE TRANSACTIONS = 'YES'",
-        )?
-        .into_iter()
-        .collect();
         let mut listing = Listing {
             tables: BTreeMap::new(),
             views: BTreeSet::new(),
         };
-        let query = "SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, ''), CAST(CREATE_TIME AS CHAR) \
-                     FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
-        type Row = (String, String, String, Option<String>);
-        for (name, kind, engine, created) in rows::<Row>(conn, query)? {
+        for (name, kind, engine, transactional, created) in rows::<Row>(conn, QUERY)? {
             match kind.as_str() {
                 "VIEW" | "SYSTEM VIEW" => {
                     listing.views.insert(name);
                 }
-                // A broken view or table is listed without an engine; reading it will say why.
                 _ => {
-                    let listed = Listed {
-                        transactional: transactional.contains(&engine),
-                        engine,
-                        versioned: kind == "SYSTEM VERSIONED",
-                        created,
-                    };
+                    let listed = Listed::of(&kind, engine, transactional, created);
                     listing.tables.insert(name, listed);
                 }
             }
@@ -86,6 +92,15 @@ impl Listing {
         Ok(listing)
     }
 }
+
+/// Name, type, engine, whether that has transactions, time of creation.
+type Row = (String, String, String, bool, Option<String>);
+
+/// A broken view or table is listed without an engine; reading it will say why.
+const QUERY: &str = "SELECT t.TABLE_NAME, t.TABLE_TYPE, COALESCE(t.ENGINE, ''), \
+     COALESCE(e.TRANSACTIONS = 'YES', FALSE), CAST(t.CREATE_TIME AS CHAR) \
+     FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+     WHERE t.TABLE_SCHEMA = DATABASE()";
 
 #[cfg(test)]
 mod tests {
