@@ -311,6 +311,11 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// What it said on stderr, once it has ended.
+    pub(crate) fn last_words(&mut self) -> String {
+        join(&mut self.stderr)
+    }
+
     /// Kills it, if it still runs.
     fn end(&mut self) {
         // Once it has been waited for its number may be another's.

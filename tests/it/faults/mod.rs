@@ -4,6 +4,7 @@
 //! To act in the middle of a table and not a moment later, the program is stopped (SIGSTOP)
 //! once the server is sending it the table's rows, and continued after the fault.
 
+mod ddl;
 mod server;
 mod slow;
 mod table;

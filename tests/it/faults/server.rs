@@ -293,13 +293,13 @@ fn a_crashed_table_fails_the_run_by_name() {
             "rows cut off" => cut(&rows, 40),
             "index cut off" => cut(&index, 40),
             _ => {
-                // `state.changed`: STATE_CHANGED | STATE_CRASHED.
+                // Behind a head of 24 bytes and the count of openers: changed, and crashed.
                 use std::os::unix::fs::FileExt;
                 let file = std::fs::OpenOptions::new()
                     .write(true)
                     .open(&index)
                     .unwrap();
-                file.write_all_at(&[3], 0x5b).unwrap();
+                file.write_all_at(&[3], 26).unwrap();
             }
         }
         let mut row = Row::new(format!("MyISAM table: {fault}"));
@@ -310,7 +310,8 @@ fn a_crashed_table_fails_the_run_by_name() {
         assert_no_sessions_left(&server, database);
         server.execute(&[
             &format!("DROP TABLE {database}.omega"),
-            &format!("CREATE TABLE {database}.omega AS SELECT * FROM {database}.alpha"),
+            &format!("CREATE TABLE {database}.omega LIKE {database}.alpha"),
+            &format!("INSERT INTO {database}.omega SELECT * FROM {database}.alpha"),
         ]);
     }
 }
@@ -367,29 +368,21 @@ fn a_lock_that_others_keep_is_not_waited_for_beyond_the_bound(kind: Kind) {
     server.execute(&[&format!("CREATE TABLE {database}.other (id INT)")]);
     for way in ["global-lock", "table-locks"] {
         for blocker in ["a long query", "an open transaction", "LOCK TABLES"] {
+            let before = state(&site);
+            // In another database, so that only the sessions of the run are in this one.
             let mut other = server.connect();
             let number = other.connection_id();
-            other.query_drop(format!("USE {database}")).unwrap();
-            let before = state(&site);
-            let busy = match blocker {
-                "a long query" => Some("SELECT count(*), SLEEP(60) FROM omega FOR UPDATE"),
-                "an open transaction" => {
-                    other.query_drop("START TRANSACTION").unwrap();
-                    other
-                        .query_drop("UPDATE omega SET v = v WHERE id = 1")
-                        .unwrap();
-                    None
-                }
-                _ => {
-                    other.query_drop("LOCK TABLES omega WRITE").unwrap();
-                    None
-                }
+            let keep = match blocker {
+                "a long query" => "SELECT SLEEP(60) FROM DB.omega FOR UPDATE",
+                "an open transaction" => "UPDATE DB.omega SET v = v WHERE id = 1",
+                _ => "LOCK TABLES DB.omega WRITE",
             };
-            // So that only the sessions of the run are in the database.
-            other.query_drop("USE mysql").unwrap();
-            let busy = busy.map(|query| {
-                let query = query.replace("omega", &format!("{database}.omega"));
-                std::thread::spawn(move || other.query_drop(query).is_ok())
+            let keep = keep.replace("DB", database);
+            let keeper = std::thread::spawn(move || {
+                other.query_drop("SET autocommit = 0").unwrap();
+                // Killed in the end.
+                other.query_drop(keep).ok();
+                other
             });
             std::thread::sleep(Duration::from_millis(300));
             let mut row = Row::new(format!("{blocker} while {way} is wanted, {kind:?}"));
@@ -420,9 +413,7 @@ fn a_lock_that_others_keep_is_not_waited_for_beyond_the_bound(kind: Kind) {
             }
             row.saw(&outcome);
             third.query_drop(format!("KILL {number}")).unwrap();
-            if let Some(query) = busy {
-                query.join().unwrap();
-            }
+            drop(keeper.join().unwrap());
             assert_nothing_locked(&server, database);
         }
     }

@@ -33,7 +33,7 @@ impl Row {
         self.times += 1;
         self.exit = outcome.code;
         let lines = || outcome.stderr.lines();
-        let error = lines().find(|line| line.starts_with("error:"));
+        let error = lines().find(|line| line.starts_with("schema_backup: error:"));
         self.message = error.or(lines().last()).unwrap_or_default().to_owned();
     }
 

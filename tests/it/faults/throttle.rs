@@ -84,9 +84,20 @@ impl Throttle {
 
     /// The same site, with the way to the server through this; encrypted if over TCP.
     pub(super) fn before(&self, server: &Server, site: Site, database: &str) -> Site {
-        // `root` comes by the socket only.
+        self.before_as(server, site, database, &["ALL ON *.*"])
+    }
+
+    /// Like [`Throttle::before`], as a user with just these grants.
+    pub(super) fn before_as(
+        &self,
+        server: &Server,
+        site: Site,
+        database: &str,
+        grants: &[&str],
+    ) -> Site {
+        // Not `root`, who comes by the socket only.
         let user = format!("u_{database}");
-        let password = server.create_user(&user, &["ALL ON *.*"]);
+        let password = server.create_user(&user, grants);
         let password = site.write_private("password", &password);
         let mut flags = match self.port {
             None => vec![format!("--socket={}", self.socket().display())],
@@ -121,7 +132,9 @@ impl Throttle {
     /// Waits until nothing passes any more.
     pub(super) fn wait_until_silent(&self, program: &mut Running) {
         wait_until("the server has become silent", || {
-            assert!(!program.ended(), "the program ended before that");
+            if program.ended() {
+                panic!("the program ended before that: {}", program.last_words());
+            }
             self.passed() == self.shared.limit.load(Ordering::SeqCst)
         });
     }
