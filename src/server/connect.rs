@@ -340,6 +340,10 @@ fn connect_error(place: &str, error: mysql::Error) -> Error {
         mysql::Error::DriverError(DriverError::TlsNotSupported) => {
             Some("the server offers no TLS; use --ssl-mode preferred or disabled".into())
         }
+        // What MySQL answers for users that it does not know.
+        mysql::Error::DriverError(DriverError::UnknownAuthPlugin(_)) => {
+            Some("check the user name; a user that exists needs another plugin".into())
+        }
         mysql::Error::TlsError(_) => {
             Some("name the server's certificate authority with --ssl-ca".into())
         }

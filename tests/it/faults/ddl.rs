@@ -34,7 +34,7 @@ impl Fixture {
         let server = shared(kind)?;
         let throttle = Throttle::by_socket(server);
         let lists = Lists {
-            global: vec!["done", "running", "coming"],
+            global: vec!["done", "running", "coming", "twin"],
             ..Lists::default()
         };
         let site = Site::new(server, database, &lists);
@@ -80,6 +80,9 @@ impl Fixture {
             }
             run(&format!("ANALYZE TABLE {table}"));
         }
+        // Of the same second as `coming`, as a rule.
+        run("CREATE TABLE twin LIKE coming");
+        run("INSERT INTO twin SELECT id, -n, v FROM coming");
         run("CREATE VIEW some AS SELECT id FROM done WHERE n < 10");
         run("CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1");
         run("CREATE TRIGGER t BEFORE INSERT ON done FOR EACH ROW SET NEW.n = NEW.n + 1");
@@ -224,7 +227,11 @@ fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
     let Some(mut fixture) = Fixture::new(kind, "ddl_coming") else {
         return;
     };
-    for (what, ddl) in DDL {
+    let swap = (
+        "exchange with another",
+        "RENAME TABLE T TO elsewhere, twin TO T, elsewhere TO twin",
+    );
+    for (what, ddl) in DDL.into_iter().chain([swap]) {
         fixture.anew();
         let program = fixture.start();
         apply(&mut fixture.connect(), ddl, "coming").unwrap_or_else(|e| panic!("{what}: {e}"));

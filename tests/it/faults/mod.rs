@@ -5,6 +5,7 @@
 //! once the server is sending it the table's rows, and continued after the fault.
 
 mod ddl;
+mod load;
 mod server;
 mod slow;
 mod table;
