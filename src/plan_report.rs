@@ -24,7 +24,7 @@ pub fn run(
         phase: Phase::Catalog,
     });
     let destinations = Destinations::of(request)?;
-    let (survey, mut conn) = Survey::take(request, &destinations)?;
+    let (survey, mut conn) = Survey::take(request, &destinations, interrupt)?;
     interrupt.check()?;
     // Ignored tables are listed too, so that nothing seems to be missing.
     let catalog = Catalog::read(

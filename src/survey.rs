@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use mysql::Conn;
 use mysql::prelude::Queryable;
 
 use crate::Request;
 use crate::config::{Category, ObjectKind};
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::plan::classify::{Classification, classify};
 use crate::plan::layout::Destinations;
 use crate::server::catalog::Listing;
 use crate::server::connect::{Connector, query_error};
 use crate::server::flavor::Flavor;
+use crate::server::line::Line;
 use crate::server::privileges::Privileges;
 
 /// The state of things before a run.
@@ -38,9 +39,13 @@ pub struct Survey {
 impl Survey {
     /// Connects and looks around. Refuses where a missing privilege would hide something that
     /// belongs into the backup. The connection is returned for further use.
-    pub fn take(request: &Request, destinations: &Destinations) -> Result<(Survey, Conn)> {
-        let (connector, mut conn) =
-            Connector::open(&request.connection, request.config.lock_wait_timeout)?;
+    pub fn take(
+        request: &Request,
+        destinations: &Destinations,
+        interrupt: &Interrupt,
+    ) -> Result<(Survey, Line)> {
+        let patience = request.config.lock_wait_timeout;
+        let (connector, mut conn) = Connector::open(&request.connection, patience, interrupt)?;
         let flavor = Flavor::detect(&mut conn)?;
         let privileges = Privileges::read(&mut conn, &request.connection.database)?;
         privileges.require_reading()?;

@@ -47,7 +47,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         }
     }
     // A wrong password or configuration must not cost a service its uptime.
-    let (mut survey, _) = Survey::take(request, &destinations)?;
+    let (mut survey, _) = Survey::take(request, &destinations, interrupt)?;
     // Nor must a destination that cannot be had. What this makes goes again if the run fails.
     let stagings = Stagings::begin(targets, &report)?;
     let services = if request.services == ServiceAction::None {
@@ -139,7 +139,7 @@ fn survey_restarted_server(
     let deadline = Instant::now() + RESTART_PATIENCE;
     loop {
         interrupt.check()?;
-        match Survey::take(request, destinations) {
+        match Survey::take(request, destinations, interrupt) {
             Ok((survey, _)) => return Ok(survey),
             Err(error) if error.kind() == ErrorKind::Connect && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(500));

@@ -92,7 +92,8 @@ pub(super) fn check_unchanged(
         _ => false,
     };
     let why = if !same {
-        format!("listed as {then:?}, then as {now:?}")
+        let describe = |listed: Option<&Listed>| listed.map_or("none".into(), Listed::describe);
+        format!("{}, then {}", describe(then), describe(now.as_ref()))
     } else if definition(session, item.table)? != item.definition {
         "its definition is another".to_owned()
     } else {

@@ -187,9 +187,14 @@ impl Lane {
     }
 
     /// Writes what is next in order, for as long as there is something. One thread at a time;
-    /// after a failure the sink is gone and nobody writes any more.
+    /// after a failure the sink is gone and nobody writes any more. A run that is to stop does
+    /// not wait until slow storage has taken all that is ready.
     fn write_ready<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
         loop {
+            if self.shared.failure.stop.is_raised() {
+                state.ready.clear();
+                return;
+            }
             let next = state.next;
             let Some((block, last)) = state.ready.remove(&next) else {
                 state.writing = false;

@@ -98,7 +98,7 @@ pub fn run(
         observer.event(&Event::Warning { message });
     }
     let (server, mut control) =
-        Connector::open_server(&request.connection, request.lock_wait_timeout)?;
+        Connector::open_server(&request.connection, request.lock_wait_timeout, interrupt)?;
     let flavor = Flavor::detect(&mut control)?;
     let database = request.connection.database.as_str();
     observer.event(&Event::Connected {

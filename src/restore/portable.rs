@@ -216,8 +216,9 @@ impl<'a> Scratch<'a> {
     fn drop(mut self) -> Result<()> {
         // An interrupted statement has left the connection unusable.
         let calm = Interrupt::new();
+        let server = self.server.apart();
         let mut session = if self.interrupt.is_raised() {
-            Session::open(self.server, &calm)?
+            Session::open(&server, &calm)?
         } else {
             self.session.prepare()?;
             self.session

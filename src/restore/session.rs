@@ -1,17 +1,17 @@
 //! A connection of a restore: it has the settings under which the server takes back what it once
 //! took, and an interrupt ends the wait for what runs on it.
 
-use mysql::Conn;
 use mysql::prelude::Queryable;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::connect::{Connector, query_error};
+use crate::server::line::Line;
 use crate::server::rows::execute;
 
 /// A connection, and what ends its waits.
 pub(super) struct Session<'a> {
-    pub(super) conn: Conn,
+    pub(super) conn: Line,
     connector: &'a Connector,
     stop: &'a Interrupt,
     /// The longest statement that the server takes, in bytes.
@@ -60,7 +60,7 @@ impl<'a> Session<'a> {
 
     /// Takes over a connection of `connector`.
     pub(super) fn new(
-        mut conn: Conn,
+        mut conn: Line,
         connector: &'a Connector,
         stop: &'a Interrupt,
     ) -> Result<Session<'a>> {

@@ -1,15 +1,24 @@
 //! Opening connections: TLS modes, session settings, and what a server's refusal means.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use mysql::prelude::Queryable;
 use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
+use super::line::{Line, Lines, TURN};
 use crate::config::{ConnectionSettings, SslMode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::interrupt::Interrupt;
 
 /// How long to wait for a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to wait for a connection that can be used. A server that takes connections and then
+/// says nothing looks like this.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait until the server has ended a connection after an interrupt.
+const KILL_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// An error as the server stated it.
 #[derive(Debug, Clone)]
@@ -48,31 +57,38 @@ pub struct Connector {
     options: Opts,
     encrypted: bool,
     lock_wait_timeout: Duration,
+    interrupt: Interrupt,
+    lines: Lines,
 }
 
 impl Connector {
     /// Finds out how to connect (whether the server offers TLS, in mode `preferred`) and
-    /// opens a first connection.
+    /// opens a first connection. Soon after `interrupt` was raised all connections are shut
+    /// down: no wait for the server outlasts it.
     pub fn open(
         settings: &ConnectionSettings,
         lock_wait_timeout: Duration,
-    ) -> Result<(Connector, Conn)> {
-        Self::open_in(settings, Some(&settings.database), lock_wait_timeout)
+        interrupt: &Interrupt,
+    ) -> Result<(Connector, Line)> {
+        let database = Some(settings.database.as_str());
+        Self::open_in(settings, database, lock_wait_timeout, interrupt)
     }
 
     /// Like [`Connector::open`], but in no database: the one of `settings` need not exist.
     pub fn open_server(
         settings: &ConnectionSettings,
         lock_wait_timeout: Duration,
-    ) -> Result<(Connector, Conn)> {
-        Self::open_in(settings, None, lock_wait_timeout)
+        interrupt: &Interrupt,
+    ) -> Result<(Connector, Line)> {
+        Self::open_in(settings, None, lock_wait_timeout, interrupt)
     }
 
     fn open_in(
         settings: &ConnectionSettings,
         database: Option<&str>,
         lock_wait_timeout: Duration,
-    ) -> Result<(Connector, Conn)> {
+        interrupt: &Interrupt,
+    ) -> Result<(Connector, Line)> {
         let over_tcp = settings.socket.is_none();
         let mode = settings.tls.mode;
         if !over_tcp && !matches!(mode, SslMode::Disabled | SslMode::Preferred) {
@@ -87,6 +103,9 @@ impl Connector {
             options: options(settings, database, tls),
             encrypted: tls,
             lock_wait_timeout,
+            interrupt: interrupt.clone(),
+            lines: Lines::watched(interrupt)
+                .map_err(|e| Error::new(ErrorKind::Internal, "cannot start a thread").because(e))?,
         };
         match connector.connect_raw() {
             Err(mysql::Error::DriverError(DriverError::TlsNotSupported))
@@ -95,7 +114,7 @@ impl Connector {
                 let connector = Connector {
                     options: options(settings, database, false),
                     encrypted: false,
-                    lock_wait_timeout,
+                    ..connector
                 };
                 let conn = connector.connect()?;
                 Ok((connector, conn))
@@ -119,21 +138,53 @@ impl Connector {
         }
     }
 
+    /// The same, for what has to be done after an interrupt: it ends none of these connections.
+    pub fn apart(&self) -> Connector {
+        Connector {
+            interrupt: Interrupt::new(),
+            lines: Lines::default(),
+            ..self.clone()
+        }
+    }
+
     /// Opens another connection.
-    pub fn connect(&self) -> Result<Conn> {
+    pub fn connect(&self) -> Result<Line> {
         self.try_connect()
             .map_err(|e| connect_error(&self.place(), e))
     }
 
     /// Like [`Connector::connect`], with the driver's own error.
-    pub(crate) fn try_connect(&self) -> Result<Conn, mysql::Error> {
+    pub(crate) fn try_connect(&self) -> Result<Line, mysql::Error> {
         let mut conn = self.connect_raw()?;
         self.prepare_session(&mut conn)?;
         Ok(conn)
     }
 
-    fn connect_raw(&self) -> Result<Conn, mysql::Error> {
-        Conn::new(self.options.clone())
+    /// The driver waits for a silent server without an end; so another thread does, and is left
+    /// to itself when nobody waits any more.
+    fn connect_raw(&self) -> Result<Line, mysql::Error> {
+        let (sender, answer) = bounded(1);
+        let options = self.options.clone();
+        std::thread::Builder::new()
+            .name("connect".into())
+            .spawn(move || sender.send(Conn::new(options)))?;
+        let deadline = Instant::now() + LOGIN_TIMEOUT;
+        loop {
+            match answer.recv_timeout(TURN) {
+                Ok(conn) => return Ok(self.lines.add(conn?)?),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the thread that connects panicked").into());
+                }
+                Err(RecvTimeoutError::Timeout) if self.interrupt.is_raised() => {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted").into());
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() > deadline => {
+                    let what = format!("no answer within {} s", LOGIN_TIMEOUT.as_secs());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, what).into());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     /// Settings that every session of ours needs: statements in utf8mb4, values as stored,
@@ -169,11 +220,26 @@ impl Connector {
     }
 
     /// Ends a connection and what runs on it. The server does not notice by itself that nobody
-    /// waits any more for a statement that waits for a lock: it would run it hours later.
+    /// waits any more for a statement that waits for a lock: it would run it hours later. Of a
+    /// server that does not answer in time nothing more can be had.
     pub fn kill(&self, number: u32) {
-        if let Ok(mut conn) = self.connect() {
+        let (sender, killed) = bounded(1);
+        let connector = self.apart();
+        std::thread::spawn(move || {
+            let killed = connector.connect().and_then(|mut conn| {
+                let done = conn.query_drop(format!("KILL CONNECTION {number}"));
+                done.map_err(|e| query_error("KILL", e))
+            });
+            // Nobody listens any more to one that comes too late.
+            let _ = sender.send(killed);
+        });
+        match killed.recv_timeout(KILL_PATIENCE) {
+            Ok(Ok(())) => {}
             // One that has ended by itself is as well.
-            let _ = conn.query_drop(format!("KILL CONNECTION {number}"));
+            Ok(Err(error)) => log::debug!("ending connection {number}: {error}"),
+            Err(_) => {
+                log::warn!("connection {number} may go on in the server, which does not answer")
+            }
         }
     }
 
@@ -273,6 +339,10 @@ fn connect_error(place: &str, error: mysql::Error) -> Error {
     let hint = hint_for(code).map(str::to_owned).or_else(|| match &error {
         mysql::Error::DriverError(DriverError::TlsNotSupported) => {
             Some("the server offers no TLS; use --ssl-mode preferred or disabled".into())
+        }
+        // What MySQL answers for users that it does not know.
+        mysql::Error::DriverError(DriverError::UnknownAuthPlugin(_)) => {
+            Some("check the user name; a user that exists needs another plugin".into())
         }
         mysql::Error::TlsError(_) => {
             Some("name the server's certificate authority with --ssl-ca".into())

@@ -1,11 +1,11 @@
 //! The short locks under which transactions are opened where the server has no lock-free way
 //! to one state. Every wait is bounded; when it expires, the error names who is in the way.
 
-use mysql::Conn;
 use mysql::prelude::Queryable;
 
 use super::connect::{Connector, query_error};
 use super::flavor::Flavor;
+use super::line::Line;
 use super::quote_identifier;
 use super::rows::execute;
 use crate::error::{ErrorKind, Result};
@@ -25,7 +25,7 @@ pub struct Wait<'a> {
 /// connection's end.
 #[derive(Debug)]
 pub struct ServerLock {
-    conn: Conn,
+    conn: Line,
     release: &'static str,
 }
 

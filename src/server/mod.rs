@@ -7,6 +7,7 @@ pub mod connect;
 pub mod consistency;
 pub mod definitions;
 pub mod flavor;
+pub mod line;
 pub mod lock;
 pub mod privileges;
 pub mod rows;

@@ -7,15 +7,14 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
 use mysql::prelude::Queryable;
 use mysql::{Binary, Conn, QueryResult, Text, Value};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::binary::Decoder;
 use super::connect::{Connector, query_error};
+use super::line::{Line, TURN};
 use super::wire::{PacketReader, read_ok, read_result_head, read_row, write_cell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
@@ -226,9 +225,6 @@ pub fn borrow_socket(conn: &mut Conn) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(conn.as_raw_fd()) }
 }
 
-/// How long to wait before looking at the interrupt again.
-const TURN: Duration = Duration::from_millis(100);
-
 struct Socket<'c> {
     fd: BorrowedFd<'c>,
     interrupt: &'c Interrupt,
@@ -329,15 +325,17 @@ impl Read for Socket<'_> {
 /// reads. It may be long (over 16 MiB) and may wait for long; an interrupt ends the wait, and the
 /// connection with it, which `connector` has opened.
 pub fn execute(
-    conn: &mut Conn,
+    conn: &mut Line,
     statement: &[u8],
     connector: &Connector,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let number = conn.connection_id();
     if connector.is_encrypted() {
-        let by_driver = || execute_by_driver(conn, statement);
-        let done = watched(by_driver, number, connector, interrupt);
+        let kill = || connector.kill(number);
+        let done = conn.watched(interrupt, kill, |conn, _| {
+            execute_by_driver(conn, statement)
+        });
         // What the driver says of a connection that was ended is not what happened.
         interrupt.check()?;
         return done.map_err(|e| query_error("refused by the server", e));
@@ -353,29 +351,6 @@ pub fn execute(
         connector.kill(number);
     }
     done
-}
-
-/// Does `work` on connection `number`, and has the server end that on an interrupt: the driver
-/// itself waits without an end.
-fn watched<T>(
-    work: impl FnOnce() -> T,
-    number: u32,
-    connector: &Connector,
-    interrupt: &Interrupt,
-) -> T {
-    let (running, ended) = bounded::<()>(0);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while ended.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
-                if interrupt.is_raised() {
-                    return connector.kill(number);
-                }
-            }
-        });
-        let done = work();
-        drop(running);
-        done
-    })
 }
 
 /// The driver takes statements as text only. One that is no UTF-8 goes as a value, of which the

@@ -1,21 +1,22 @@
-//! One snapshot over many connections. [`SnapshotPool`] is an r2d2 pool whose manager opens
-//! exactly the connections of a run, brings them to one state, and is then sealed: it
-//! refuses to connect again, so that a lost connection fails the run and can never silently
+//! One snapshot over many connections. [`SnapshotPool`] is an r2d2 pool whose manager hands out
+//! exactly the connections that were opened for the run and brought to one state. It is sealed:
+//! it never connects by itself, so that a lost connection fails the run and can never silently
 //! go on with newer data.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
-use super::connect::{Connector, cause, hint_for, query_error};
+use super::connect::{cause, hint_for, query_error};
 use super::consistency::{SnapshotInfo, SnapshotRequest, take_snapshot};
+use super::line::Line;
 use super::lock::{ServerLock, Wait};
 use super::rows::{Protocol, RowSource, Rows};
 use super::wire::read_cell;
@@ -23,13 +24,15 @@ use crate::config::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 
-/// How long opening all connections may take.
-const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the server may have too many connections.
+const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a session that the pool should have: it was opened before.
+const HAND_OUT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection of the pool.
 #[derive(Debug)]
 pub struct Session {
-    conn: Conn,
+    conn: Line,
     encrypted: bool,
     broken: bool,
     /// The value of `character_set_results`.
@@ -65,9 +68,19 @@ impl Session {
     ) -> Result<T> {
         self.results_in(AS_STORED)?;
         self.broken = true;
-        let mut rows = Rows::query(&mut self.conn, query, protocol, self.encrypted, interrupt)?;
-        let value = read(&mut rows)?;
-        drop(rows);
+        let value = if self.encrypted {
+            let by_driver = |conn: &mut Conn, hang_up: &dyn Fn()| {
+                let mut rows = Rows::query(conn, query, protocol, true, interrupt)?;
+                // Dropped before the last row, they would be read to the end.
+                read(&mut rows).inspect_err(|_| hang_up())
+            };
+            let value = self.conn.watched(interrupt, || {}, by_driver);
+            // What the driver says of a socket that was shut down is not what happened.
+            value.or_else(|error| interrupt.check().and(Err(error)))?
+        } else {
+            let mut rows = Rows::query(&mut self.conn, query, protocol, false, interrupt)?;
+            read(&mut rows)?
+        };
         self.broken = false;
         Ok(value)
     }
@@ -124,16 +137,14 @@ impl DerefMut for Session {
     }
 }
 
-/// Opens sessions until it is sealed.
+/// Hands out the sessions that were opened before, and never opens one.
 #[derive(Debug)]
 pub struct SealedManager {
     inner: MySqlConnectionManager,
-    connector: Connector,
-    sealed: Arc<AtomicBool>,
-    last_error: Arc<Mutex<Option<mysql::Error>>>,
+    opened: Mutex<Vec<Session>>,
 }
 
-/// Why the manager opened no session.
+/// Why the manager has no session to give.
 #[derive(Debug)]
 pub struct NoSession(&'static str);
 
@@ -150,26 +161,10 @@ impl ManageConnection for SealedManager {
     type Error = NoSession;
 
     fn connect(&self) -> Result<Session, NoSession> {
-        if self.sealed.load(Ordering::SeqCst) {
-            return Err(NoSession(
-                "the snapshot is sealed: a lost connection is not replaced",
-            ));
-        }
-        match self.connector.try_connect() {
-            Ok(conn) => Ok(Session {
-                conn,
-                encrypted: self.connector.is_encrypted(),
-                broken: false,
-                results: String::new(),
-            }),
-            Err(error) => {
-                *self
-                    .last_error
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Err(NoSession("cannot connect"))
-            }
-        }
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.pop().ok_or(NoSession(
+            "the snapshot is sealed: a lost connection is not replaced",
+        ))
     }
 
     fn is_valid(&self, session: &mut Session) -> Result<(), NoSession> {
@@ -201,8 +196,7 @@ impl SnapshotPool {
     /// Opens the connections and brings them to one state, by the first way that the server
     /// and the privileges allow, or refuses.
     pub fn open(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<SnapshotPool> {
-        let sealed = Arc::new(AtomicBool::new(false));
-        let pool = open_pool(request, Arc::clone(&sealed))?;
+        let pool = open_pool(request, interrupt)?;
         let mut sessions = (0..request.threads)
             .map(|_| {
                 pool.get().map_err(|e| {
@@ -210,7 +204,6 @@ impl SnapshotPool {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        sealed.store(true, Ordering::SeqCst);
         let wait = Wait {
             connector: request.connector,
             interrupt,
@@ -320,45 +313,61 @@ impl SnapshotPool {
 
 fn open_pool(
     request: &SnapshotRequest<'_>,
-    sealed: Arc<AtomicBool>,
+    interrupt: &Interrupt,
 ) -> Result<r2d2::Pool<SealedManager>> {
-    let last_error = Arc::new(Mutex::new(None));
-    let connector = request.connector.clone();
+    let opened = (0..request.threads)
+        .map(|_| open_session(request, interrupt))
+        .collect::<Result<Vec<_>>>()?;
+    let options = mysql::OptsBuilder::from_opts(request.connector.options().clone());
     let manager = SealedManager {
-        inner: MySqlConnectionManager::new(mysql::OptsBuilder::from_opts(
-            connector.options().clone(),
-        )),
-        connector,
-        sealed: Arc::clone(&sealed),
-        last_error: Arc::clone(&last_error),
+        inner: MySqlConnectionManager::new(options),
+        opened: Mutex::new(opened),
     };
-    let threads = u32::try_from(request.threads).unwrap_or(u32::MAX);
     r2d2::Pool::builder()
-        .max_size(threads)
+        .max_size(u32::try_from(request.threads).unwrap_or(u32::MAX))
         .test_on_check_out(false)
         .max_lifetime(None)
         .idle_timeout(None)
-        .connection_timeout(OPEN_PATIENCE)
+        .connection_timeout(HAND_OUT_PATIENCE)
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .build(manager)
-        .map_err(|_| {
-            sealed.store(true, Ordering::SeqCst);
-            let error = last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            let code = match &error {
-                Some(mysql::Error::MySqlError(e)) => e.code,
-                _ => 0,
-            };
-            let message = format!("cannot open {threads} connections");
-            let refused = Error::new(ErrorKind::Connect, message);
-            let refused = match error {
-                Some(error) => refused.because_boxed(cause(error)),
-                None => refused,
-            };
-            refused.hint(hint_for(code).unwrap_or("use fewer threads (-j)"))
-        })
+        .map_err(|e| Error::new(ErrorKind::Internal, "cannot make the pool").because(e))
+}
+
+/// Opens one of the connections. That the server has too many may be over in a moment.
+fn open_session(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<Session> {
+    let deadline = Instant::now() + CROWD_PATIENCE;
+    loop {
+        interrupt.check()?;
+        match request.connector.try_connect() {
+            Ok(conn) => {
+                return Ok(Session {
+                    conn,
+                    encrypted: request.connector.is_encrypted(),
+                    broken: false,
+                    results: String::new(),
+                });
+            }
+            Err(mysql::Error::MySqlError(e)) if is_crowded(e.code) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(error) => {
+                let code = match &error {
+                    mysql::Error::MySqlError(e) => e.code,
+                    _ => 0,
+                };
+                let message = format!("cannot open {} connections", request.threads);
+                return Err(Error::new(ErrorKind::Connect, message)
+                    .because_boxed(cause(error))
+                    .hint(hint_for(code).unwrap_or("use fewer threads (-j)")));
+            }
+        }
+    }
+}
+
+/// Too many connections: of all users, of this one, of this one in the hour.
+fn is_crowded(code: u16) -> bool {
+    matches!(code, 1040 | 1203 | 1226)
 }
 
 fn instance_lock(request: &SnapshotRequest<'_>, wait: &Wait<'_>) -> Result<Option<ServerLock>> {

@@ -41,6 +41,7 @@ impl<'a> Live<'a> {
         against: &'a Against,
         directories: &[Directory],
         observer: &dyn Observer,
+        interrupt: &Interrupt,
     ) -> Result<Option<Live<'a>>> {
         let manifests: Vec<&Manifest> = sound(directories).map(|b| &b.manifest).collect();
         let Some(first) = manifests.first() else {
@@ -63,7 +64,8 @@ impl<'a> Live<'a> {
         observer.event(&Event::Phase {
             phase: Phase::Catalog,
         });
-        let (connector, mut conn) = Connector::open(&settings, against.lock_wait_timeout)?;
+        let patience = against.lock_wait_timeout;
+        let (connector, mut conn) = Connector::open(&settings, patience, interrupt)?;
         let flavor = Flavor::detect(&mut conn)?;
         if let Some(other) = manifests.iter().find(|m| m.flavor != flavor.name()) {
             let what = format!(

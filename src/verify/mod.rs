@@ -104,7 +104,7 @@ pub fn run(
     let began = Instant::now();
     let directories = open(&request.directories)?;
     let live = match &request.against {
-        Some(against) => against::Live::connect(against, &directories, observer)?,
+        Some(against) => against::Live::connect(against, &directories, observer, interrupt)?,
         None => None,
     };
 

@@ -43,7 +43,7 @@ fn openssl(dir: &Path, arguments: &str) {
 }
 
 /// A certificate authority, a certificate of the server for 127.0.0.1 by it, and a stranger's.
-fn certificates() -> tempfile::TempDir {
+pub(crate) fn certificates() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let new = "req -x509 -newkey rsa:2048 -nodes -days 3";
     for name in ["ca", "stranger"] {

@@ -14,12 +14,12 @@ use crate::server::{Server, with_binlog, without_binlog};
 use crate::site::{Lists, Site, chunks, json};
 
 const EXPORTS: usize = 20;
-const WRITERS: u64 = 8;
+pub(crate) const WRITERS: u64 = 8;
 const ROWS: u64 = 4000;
 /// One table's data goes to the host directory, the others' to the private one.
-const TABLES: [&str; 3] = ["acct_global", "acct_composite", "acct_text"];
+pub(crate) const TABLES: [&str; 3] = ["acct_global", "acct_composite", "acct_text"];
 
-fn lists() -> Lists<'static> {
+pub(crate) fn lists() -> Lists<'static> {
     Lists {
         global: vec![TABLES[0]],
         local: vec![TABLES[1], TABLES[2]],
@@ -27,7 +27,7 @@ fn lists() -> Lists<'static> {
     }
 }
 
-fn fill(server: &Server, database: &str) {
+pub(crate) fn fill(server: &Server, database: &str) {
     server.create_database(database);
     let rows = |table, keys| {
         format!(
@@ -49,7 +49,7 @@ fn fill(server: &Server, database: &str) {
 }
 
 /// Moves amounts until told to stop; returns how often.
-fn write(server: &Server, database: &str, seed: u64, stop: &AtomicBool) -> u64 {
+pub(crate) fn write(server: &Server, database: &str, seed: u64, stop: &AtomicBool) -> u64 {
     let mut connection = server.connect();
     connection.query_drop(format!("USE {database}")).unwrap();
     let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -85,7 +85,7 @@ fn write(server: &Server, database: &str, seed: u64, stop: &AtomicBool) -> u64 {
 }
 
 /// The total in the exported files, by loading them.
-fn exported_total(server: &Server, database: &str, site: &Site) -> (u64, u64) {
+pub(crate) fn exported_total(server: &Server, database: &str, site: &Site) -> (u64, u64) {
     let mut sql = Vec::new();
     for table in TABLES {
         sql.extend_from_slice(format!("TRUNCATE TABLE {table};\n").as_bytes());
@@ -99,7 +99,7 @@ fn exported_total(server: &Server, database: &str, site: &Site) -> (u64, u64) {
     totals(server, database)
 }
 
-fn totals(server: &Server, database: &str) -> (u64, u64) {
+pub(crate) fn totals(server: &Server, database: &str) -> (u64, u64) {
     let parts = TABLES
         .map(|table| format!("SELECT amount FROM {database}.{table}"))
         .join(" UNION ALL ");
@@ -113,7 +113,7 @@ fn totals(server: &Server, database: &str) -> (u64, u64) {
 }
 
 /// Raised also when an assertion panics: a scope waits for its threads.
-struct StopOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {

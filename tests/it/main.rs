@@ -19,6 +19,7 @@ mod consistency;
 mod determinism;
 mod edges;
 mod faults;
+mod grants;
 mod memory;
 mod odd;
 mod random;

@@ -5,14 +5,10 @@ use std::fs;
 use std::time::Duration;
 
 use crate::server::{Server, with_binlog};
-use crate::site::{Lists, Site, run_with_timeout};
+use crate::site::{Lists, Site, run_with_timeout, soak};
 
 const BOUND_KIB: u64 = 128 << 10;
 const ROW_BYTES: u64 = 1000;
-
-fn soak() -> bool {
-    std::env::var_os("SCHEMA_BACKUP_SOAK").is_some_and(|value| value == "1")
-}
 
 /// Peak resident memory, in KiB, of exporting `megabytes` at `-j 8`.
 fn peak(server: &Server, megabytes: u64) -> u64 {

@@ -325,6 +325,11 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// What it said on stderr, once it has ended.
+    pub(crate) fn last_words(&mut self) -> String {
+        join(&mut self.stderr)
+    }
+
     /// Kills it, if it still runs.
     fn end(&mut self) {
         // Once it has been waited for its number may be another's.
@@ -496,6 +501,11 @@ pub(crate) fn assert_no_leftovers(site: &Site) {
             .collect();
         assert_eq!(left, Vec::<PathBuf>::new());
     }
+}
+
+/// Whether long runs were asked for.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("SCHEMA_BACKUP_SOAK").is_some_and(|value| value == "1")
 }
 
 /// A JSON file of a backup.

@@ -65,6 +65,13 @@ impl Listed {
         timeless(self) == timeless(other)
     }
 
+    /// In words, for an error.
+    pub fn describe(&self) -> String {
+        let created = self.created.as_deref().unwrap_or("an unknown time");
+        let versioned = if self.versioned { ", versioned" } else { "" };
+        format!("{} of {created}{versioned}", self.engine)
+    }
+
     /// Whether its rows are its own.
     pub fn holds_rows(&self) -> bool {
         !is_merge(&self.engine)

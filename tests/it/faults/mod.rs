@@ -4,19 +4,24 @@
 //! To act in the middle of a table and not a moment later, the program is stopped (SIGSTOP)
 //! once the server is sending it the table's rows, and continued after the fault.
 
+mod ddl;
+mod disk;
+mod killed;
+mod load;
+mod pair;
+mod power;
+mod server;
+mod slow;
+mod table;
+mod throttle;
+mod trace;
+
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use rustix::process::Signal;
-
-mod disk;
-mod killed;
-mod pair;
-mod power;
-mod table;
-mod trace;
 
 use crate::server::{Server, with_binlog};
 use crate::services;
@@ -120,6 +125,19 @@ fn assert_previous_backup_is_whole(site: &Site, before: &BTreeMap<String, Vec<u8
     assert!(&after == before, "a file of the previous backup changed");
     assert_sums_hold(&site.host());
     assert_sums_hold(&site.latest());
+}
+
+/// Panics unless the server soon has no session of a run in `database`.
+#[track_caller]
+fn assert_no_sessions_left(server: &Server, database: &str) {
+    let mut connection = server.connect();
+    let query = format!(
+        "SELECT id, command, info FROM information_schema.processlist WHERE db = '{database}'"
+    );
+    wait_until("the server has no session of the run", || {
+        let left: Vec<(u64, String, Option<String>)> = connection.query(&query).unwrap();
+        left.is_empty()
+    });
 }
 
 #[test]

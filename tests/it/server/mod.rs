@@ -30,6 +30,7 @@ const STOP_BOUND: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     kind: Kind,
     dir: PathBuf,
+    options: Vec<String>,
     keeper: Mutex<Child>,
     /// Where it listens on the loopback interface, if it was asked to.
     pub(crate) port: Option<u16>,
@@ -130,38 +131,43 @@ impl Server {
             .iter()
             .find_map(|o| o.strip_prefix("--port="))
             .map(|port| port.parse().unwrap());
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM", "sh", "-c", KEEPER, "sh"])
-            .arg(&dir);
-        command
-            .arg(kind.server()?)
-            .args(base_options(&dir.join("data")));
-        command.arg(format!("--socket={}", socket_in(&dir).display()));
-        command.arg(format!("--pid-file={}", dir.join("server.pid").display()));
-        // A server that starts clears what it takes for leftovers of its own there.
-        command.arg(format!("--tmpdir={}", dir.display()));
-        command.args(kind.options()).args(options);
-        command.arg(if port.is_some() {
-            "--bind-address=127.0.0.1"
-        } else {
-            "--skip-networking"
-        });
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
-
-        let keeper = Mutex::new(spawn_from_a_lasting_thread(command));
+        let keeper = Mutex::new(launch(kind, &dir, options)?);
         let server = Server {
             kind,
             dir,
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             keeper,
             port,
         };
         server.wait_until_it_answers();
         Some(server)
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn crash(&self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Shuts it down and starts it again.
+    pub(crate) fn restart(&self) {
+        self.end(Signal::TERM);
+        self.start_again();
+    }
+
+    /// Starts it after it has ended.
+    pub(crate) fn start_again(&self) {
+        let options: Vec<_> = self.options.iter().map(String::as_str).collect();
+        *self.keeper.lock().unwrap() = launch(self.kind, &self.dir, &options).unwrap();
+        self.wait_until_it_answers();
+    }
+
+    /// Sends it a signal, by the number it wrote itself while its keeper is there, and waits for
+    /// its end.
+    fn end(&self, signal: Signal) {
+        let pid = std::fs::read_to_string(self.dir.join("server.pid")).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        self.keeper.lock().unwrap().wait().unwrap();
     }
 
     /// What it is.
@@ -315,6 +321,34 @@ impl Drop for Server {
         }
         std::fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// Starts a server of `kind` in `dir`, under its keeper.
+fn launch(kind: Kind, dir: &Path, options: &[&str]) -> Option<Child> {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "TERM", "sh", "-c", KEEPER, "sh"])
+        .arg(dir);
+    command
+        .arg(kind.server()?)
+        .args(base_options(&dir.join("data")));
+    command.arg(format!("--socket={}", socket_in(dir).display()));
+    command.arg(format!("--pid-file={}", dir.join("server.pid").display()));
+    // A server that starts clears what it takes for leftovers of its own there.
+    command.arg(format!("--tmpdir={}", dir.display()));
+    command.args(kind.options()).args(options);
+    let on_loopback = options.iter().any(|option| option.starts_with("--port="));
+    command.arg(if on_loopback {
+        "--bind-address=127.0.0.1"
+    } else {
+        "--skip-networking"
+    });
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    Some(spawn_from_a_lasting_thread(command))
 }
 
 /// Runs the server given after the directory, and on a signal (our death is one) stops it and

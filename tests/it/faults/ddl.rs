@@ -1,0 +1,286 @@
+//! DDL while a backup runs: on a table that is done, on the one whose rows are being read, on
+//! one that is still to come. The backup is complete and of the snapshot's state, or it fails
+//! and names the table; and DDL on a table that is done does not wait for the backup's end.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+
+use super::table::Row;
+use super::throttle::Throttle;
+use super::{ONE_STREAM, assert_no_sessions_left};
+use crate::compare::{assert_same, fingerprint, load};
+use crate::server::{Kind, Server, on_each_kind, shared};
+use crate::site::{Lists, Outcome, RUN_BOUND, Running, Site, assert_no_leftovers, start};
+
+/// Largest first: while `running` is read, `done` is done and `coming` is to come.
+const TABLES: [(&str, u64); 3] = [("done", 2048), ("running", 1536), ("coming", 64)];
+/// Bytes of answers in the middle of `running`.
+const MIDDLE: u64 = 2_900_000;
+
+/// A database anew, a site without backups, and what the database holds.
+struct Fixture {
+    server: &'static Server,
+    database: String,
+    site: Site,
+    throttle: Throttle,
+    held: BTreeMap<String, String>,
+}
+
+impl Fixture {
+    fn new(kind: Kind, database: &str) -> Option<Fixture> {
+        let server = shared(kind)?;
+        let throttle = Throttle::by_socket(server);
+        let lists = Lists {
+            global: vec!["done", "running", "coming", "twin"],
+            ..Lists::default()
+        };
+        let site = Site::new(server, database, &lists);
+        // No lock that keeps DDL away by itself: see `LOCK INSTANCE FOR BACKUP`.
+        let routines = if kind.is_mysql() {
+            "SHOW_ROUTINE ON *.*"
+        } else {
+            "SELECT ON mysql.proc"
+        };
+        let own = format!("SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES ON {database}.*");
+        let site = throttle.before_as(server, site, database, &[&own, routines]);
+        let database = database.to_owned();
+        let mut fixture = Fixture {
+            server,
+            database,
+            site,
+            throttle,
+            held: BTreeMap::new(),
+        };
+        fixture.anew();
+        Some(fixture)
+    }
+
+    /// Makes the database as it was in the beginning.
+    fn anew(&mut self) {
+        self.server.create_database(&self.database);
+        let mut connection = self.connect();
+        let mut run = |statement: &str| connection.query_drop(statement).unwrap();
+        for (table, rows) in TABLES {
+            run(&format!(
+                "CREATE TABLE {table} (id INT PRIMARY KEY, n INT NOT NULL, v VARCHAR(1000) NOT NULL)"
+            ));
+            run(&format!(
+                "INSERT INTO {table} VALUES (1, 1, REPEAT('v', 1000))"
+            ));
+            let mut have = 1;
+            while have < rows {
+                run(&format!(
+                    "INSERT INTO {table} SELECT id + {have}, n + {have}, v FROM {table} WHERE id <= {}",
+                    rows - have
+                ));
+                have *= 2;
+            }
+            run(&format!("ANALYZE TABLE {table}"));
+        }
+        // Of the same second as `coming`, as a rule.
+        run("CREATE TABLE twin LIKE coming");
+        run("INSERT INTO twin SELECT id, -n, v FROM coming");
+        run("CREATE VIEW some AS SELECT id FROM done WHERE n < 10");
+        run("CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1");
+        run("CREATE TRIGGER t BEFORE INSERT ON done FOR EACH ROW SET NEW.n = NEW.n + 1");
+        run("CREATE EVENT e ON SCHEDULE AT '2033-01-01 00:00:00' DO SET @a = 1");
+        self.held = fingerprint(self.server, &self.database);
+    }
+
+    fn connect(&self) -> mysql::Conn {
+        let mut connection = self.server.connect();
+        connection
+            .query_drop(format!("USE {}", self.database))
+            .unwrap();
+        connection.query_drop("SET lock_wait_timeout = 1").unwrap();
+        connection
+    }
+
+    /// A run that waits in the middle of `running`.
+    fn start(&self) -> Running {
+        std::fs::remove_dir_all(self.site.user_data_dir()).ok();
+        std::fs::remove_dir_all(self.site.backup_dir()).ok();
+        self.throttle.silent_after(MIDDLE);
+        let mut program = start(self.site.command("", &ONE_STREAM));
+        self.throttle.wait_until_silent(&mut program);
+        program
+    }
+
+    /// Lets the run go on to its end.
+    fn finish(&self, program: Running) -> Outcome {
+        self.throttle.speak_again();
+        let outcome = program.finish(RUN_BOUND);
+        assert_no_leftovers(&self.site);
+        outcome
+    }
+
+    /// Panics unless the backup is what the database held when the run began.
+    #[track_caller]
+    fn assert_snapshot(&self) {
+        let copy = format!("{}_copy", self.database);
+        self.server.create_database(&copy);
+        load(self.server, &copy, &[&self.site.host()]);
+        assert_same(&self.held, &fingerprint(self.server, &copy));
+    }
+
+    #[track_caller]
+    fn assert_no_backup(&self) {
+        assert!(!self.site.host().join("manifest.json").exists());
+    }
+}
+
+/// What is done to a table `T`.
+const DDL: [(&str, &str); 9] = [
+    (
+        "ALTER, at once",
+        "ALTER TABLE T ADD COLUMN late INT DEFAULT 7",
+    ),
+    (
+        "ALTER, in place",
+        "ALTER TABLE T ADD INDEX (n), ALGORITHM=INPLACE",
+    ),
+    (
+        "ALTER, by copy",
+        "ALTER TABLE T MODIFY n BIGINT NOT NULL, ALGORITHM=COPY",
+    ),
+    ("OPTIMIZE", "ALTER TABLE T FORCE"),
+    ("TRUNCATE", "TRUNCATE TABLE T"),
+    ("DROP", "DROP TABLE T"),
+    (
+        "DROP and CREATE",
+        "DROP TABLE T; CREATE TABLE T (id INT PRIMARY KEY, n INT NOT NULL, v VARCHAR(1000) NOT NULL)",
+    ),
+    ("RENAME", "RENAME TABLE T TO elsewhere"),
+    (
+        "RENAME of another in its place",
+        "CREATE TABLE other LIKE T; INSERT INTO other SELECT id, n, 'other' FROM T; RENAME TABLE T TO elsewhere, other TO T",
+    ),
+];
+
+fn apply(connection: &mut mysql::Conn, ddl: &str, table: &str) -> mysql::Result<()> {
+    let ddl = ddl.replace("TABLE T", &format!("TABLE {table}"));
+    let ddl = ddl
+        .replace("LIKE T", &format!("LIKE {table}"))
+        .replace("FROM T", &format!("FROM {table}"));
+    let ddl = ddl.replace("TO T", &format!("TO {table}"));
+    ddl.split("; ")
+        .try_for_each(|statement| connection.query_drop(statement))
+}
+
+on_each_kind!(on_a_table_that_is_done_it_neither_waits_nor_matters);
+
+fn on_a_table_that_is_done_it_neither_waits_nor_matters(kind: Kind) {
+    let Some(mut fixture) = Fixture::new(kind, "ddl_done") else {
+        return;
+    };
+    for (what, ddl) in DDL {
+        fixture.anew();
+        let program = fixture.start();
+        // The bound of a second on its waits is enough.
+        apply(&mut fixture.connect(), ddl, "done").unwrap_or_else(|e| panic!("{what}: {e}"));
+        let outcome = fixture.finish(program).expect_code(0);
+        fixture.assert_snapshot();
+        let mut row = Row::new(format!("{what} of a table that is done, {kind:?}"))
+            .first()
+            .complete();
+        row.saw(&outcome);
+    }
+    assert_no_sessions_left(fixture.server, &fixture.database);
+}
+
+on_each_kind!(on_the_table_that_is_read_it_waits_until_that_is_whole);
+
+fn on_the_table_that_is_read_it_waits_until_that_is_whole(kind: Kind) {
+    let Some(mut fixture) = Fixture::new(kind, "ddl_running") else {
+        return;
+    };
+    for (what, ddl) in DDL {
+        fixture.anew();
+        let program = fixture.start();
+        let error = apply(&mut fixture.connect(), ddl, "running").unwrap_err();
+        assert!(error.to_string().contains("1205"), "{what}: {error}");
+        fixture
+            .connect()
+            .query_drop("DROP TABLE IF EXISTS other")
+            .unwrap();
+        // One with patience goes through while the run goes on.
+        let mut connection = fixture.connect();
+        connection.query_drop("SET lock_wait_timeout = 60").unwrap();
+        let patient = thread::spawn(move || apply(&mut connection, ddl, "running"));
+        thread::sleep(Duration::from_millis(200));
+        let outcome = fixture.finish(program).expect_code(0);
+        patient.join().unwrap().unwrap();
+        fixture.assert_snapshot();
+        let mut row = Row::new(format!("{what} of the table that is read, {kind:?}"))
+            .first()
+            .complete();
+        row.saw(&outcome);
+    }
+}
+
+on_each_kind!(on_a_table_to_come_it_goes_through_and_the_run_fails_by_name);
+
+fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
+    let Some(mut fixture) = Fixture::new(kind, "ddl_coming") else {
+        return;
+    };
+    let swap = (
+        "exchange with another",
+        "RENAME TABLE T TO elsewhere, twin TO T, elsewhere TO twin",
+    );
+    for (what, ddl) in DDL.into_iter().chain([swap]) {
+        fixture.anew();
+        let program = fixture.start();
+        apply(&mut fixture.connect(), ddl, "coming").unwrap_or_else(|e| panic!("{what}: {e}"));
+        let outcome = fixture.finish(program);
+        let mut row = Row::new(format!("{what} of a table to come, {kind:?}")).first();
+        if outcome.code == Some(0) {
+            fixture.assert_snapshot();
+            row = row.complete();
+            row.saw(&outcome);
+        } else {
+            row.saw(&outcome.expect_code(3).expect_said("`coming`"));
+            fixture.assert_no_backup();
+        }
+    }
+    assert_no_sessions_left(fixture.server, &fixture.database);
+}
+
+on_each_kind!(on_anything_else_it_goes_through_and_does_not_matter);
+
+/// New tables and views; views, routines, triggers and events altered, which were saved already.
+fn on_anything_else_it_goes_through_and_does_not_matter(kind: Kind) {
+    let Some(fixture) = Fixture::new(kind, "ddl_others") else {
+        return;
+    };
+    let program = fixture.start();
+    let mut connection = fixture.connect();
+    for statement in [
+        "CREATE TABLE newcomer (id INT PRIMARY KEY)",
+        "CREATE VIEW newcomers AS SELECT id FROM newcomer",
+        "CREATE OR REPLACE VIEW some AS SELECT n FROM coming",
+        "DROP FUNCTION f",
+        "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 2",
+        "CREATE PROCEDURE p() SELECT 1",
+        "DROP TRIGGER t",
+        "CREATE TRIGGER t2 BEFORE DELETE ON done FOR EACH ROW SET @gone = OLD.n",
+        "ALTER EVENT e ON SCHEDULE AT '2034-01-01 00:00:00'",
+        "DROP EVENT e",
+        "DROP VIEW some",
+    ] {
+        connection
+            .query_drop(statement)
+            .unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    let outcome = fixture.finish(program).expect_code(0);
+    fixture.assert_snapshot();
+    let mut row = Row::new(format!(
+        "DDL on views, routines, triggers and events, {kind:?}"
+    ))
+    .first()
+    .complete();
+    row.saw(&outcome);
+}
