@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::Request;
-use crate::config::{self, Consistency};
+use crate::config::{self, Category, Consistency};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Destination, Event, Observer, Phase, Summary};
 use crate::interrupt::Interrupt;
@@ -227,6 +227,7 @@ impl Stagings {
         request: &Request,
         report: &Reporter<'_>,
     ) -> Result<Stagings> {
+        let encryption = &request.config.encryption;
         let mut stagings = BTreeMap::new();
         for kind in [
             BackupKind::Host,
@@ -241,6 +242,11 @@ impl Stagings {
                 BackupKind::UserData => (Layout::Timestamped, Access::Private),
                 BackupKind::Ephemeral => (Layout::InPlace, Access::Private),
             };
+            let recipients = match kind {
+                BackupKind::Host => None,
+                BackupKind::UserData => encryption.recipients(Category::Local)?,
+                BackupKind::Ephemeral => encryption.recipients(Category::Ephemeral)?,
+            };
             let staging = Staging::begin(Target {
                 root: root.to_owned(),
                 layout,
@@ -248,6 +254,7 @@ impl Stagings {
                 kind,
                 database: request.connection.database.clone(),
                 link_unchanged: request.config.link_unchanged,
+                recipients,
             })?;
             staging
                 .warnings()

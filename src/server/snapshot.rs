@@ -14,7 +14,7 @@ use mysql::prelude::Queryable;
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
-use super::connect::{Connector, cause, hint_for, query_error};
+use super::connect::{Connector, cause, hint_for, query_error, without_values};
 use super::consistency::{SnapshotInfo, SnapshotRequest, take_snapshot};
 use super::lock::{ServerLock, Wait};
 use super::rows::{Protocol, RowSource, Rows};
@@ -52,7 +52,8 @@ impl Session {
     }
 
     /// Runs `query` and lets `read` take all its rows, with values as they are stored. A `read` that fails or stops early
-    /// leaves the session broken, and the pool will not hand it out again.
+    /// leaves the session broken, and the pool will not hand it out again. An error quotes nothing:
+    /// bounds in the query are values of rows.
     pub fn read<T>(
         &mut self,
         query: &str,
@@ -62,8 +63,9 @@ impl Session {
     ) -> Result<T> {
         self.results_in(AS_STORED)?;
         self.broken = true;
-        let mut rows = Rows::query(&mut self.conn, query, protocol, self.encrypted, interrupt)?;
-        let value = read(&mut rows)?;
+        let mut rows = Rows::query(&mut self.conn, query, protocol, self.encrypted, interrupt)
+            .map_err(without_values)?;
+        let value = read(&mut rows).map_err(without_values)?;
         drop(rows);
         self.broken = false;
         Ok(value)
