@@ -301,23 +301,24 @@ fn what_the_server_quotes_of_a_row_is_not_repeated() {
         assert!(quiet, "{outcome:?}");
         outcome
     };
-    let make = |columns: &str| {
+    let make = |definition: &str| {
         server.create_database(again);
-        server.execute(&[&format!("CREATE TABLE {again}.t ({columns})")]);
+        server.execute(&[&format!("CREATE TABLE {again}.t {definition}")]);
     };
 
-    make("id INT, v VARCHAR(60) UNIQUE");
+    // Not InnoDB, which looks for duplicates only when it commits.
+    make("(id INT, v VARCHAR(60) UNIQUE) ENGINE=MyISAM");
     restore()
         .expect_code(3)
         .expect_said("table `t`: data/t.00001.sql: rows 1 to 3")
         .expect_said("server error 1062 (23000): a row has the key of another one");
-    make("id INT, v INT");
+    make("(id INT, v VARCHAR(60)) PARTITION BY LIST (id) (PARTITION p VALUES IN (1, 3))");
     restore()
         .expect_code(3)
-        .expect_said("server error 1366 (22007): a value is none of its column's type");
+        .expect_said("server error 1526 (HY000): its words may quote rows");
 
     // A statement that the server does not understand, with checksums that are right.
-    make("id INT, v VARCHAR(60)");
+    make("(id INT, v VARCHAR(60))");
     let good = fs::read_to_string(&file).unwrap();
     let bad = good.replacen(&format!("'{secret}'),"), &format!("'{secret}')('"), 1);
     assert_ne!(good, bad);
