@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  plan ──jobs (largest first)──▶ reader threads ──blocks──▶ rayon pool ──frames──▶ sink ──▶ file
-//!  pure    crossbeam-channel       1 snapshot                 zstd, hash            per file, in order
+//!  pure    crossbeam-channel       1 snapshot                 zstd            age, hash: per file, in order
 //!                                  connection each
 //!                                  wire → SQL text
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────

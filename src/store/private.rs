@@ -85,3 +85,59 @@ fn fingerprint(manifest: &Manifest) -> Result<String> {
         .map_err(|e| Error::new(ErrorKind::Internal, "cannot serialize").because(e))?;
     Ok(hex(&Sha256::digest(text)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use age::x25519::Identity;
+
+    use super::super::checked_json;
+    use super::super::manifest::MANIFEST_FILE;
+    use super::super::open::Backup;
+    use super::super::staging::tests::{begin, fill, run_record, user_data};
+    use super::*;
+    use crate::config::testing::{identities, recipients};
+
+    #[test]
+    fn what_is_taken_out_comes_back_with_the_key_into_the_same_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Identity::generate();
+        let mut target = user_data(&dir.path().join("user"));
+        target.recipients = Some(recipients(&key));
+        let staging = begin(&target);
+        let mut whole = fill(&staging, target.kind, &[("a", "1"), ("b", "22")]);
+        whole.tables.get_mut("b").unwrap().auto_increment = Some(77);
+        let path = staging.seal(&whole, &run_record()).unwrap();
+        let path = path.publish().unwrap().path;
+
+        let mut backup = Backup::open(&path).unwrap();
+        assert!(backup.is_locked() && backup.require_unlocked().is_err());
+        let b = &backup.manifest.tables["b"];
+        assert_eq!(b.auto_increment, None);
+        assert_eq!(b.data.as_ref().unwrap().digest, "");
+        assert!(
+            backup
+                .unlock(&Arc::new(identities(&Identity::generate())))
+                .is_err()
+        );
+        assert!(backup.is_locked());
+
+        let identities = Arc::new(identities(&key));
+        backup.unlock(&identities).unwrap();
+        backup.require_unlocked().unwrap();
+        whole.private.clone_from(&backup.manifest.private);
+        assert_eq!(backup.manifest, whole);
+
+        let mut edited = Backup::open(&path).unwrap().manifest;
+        edited.tables.get_mut("a").unwrap().structure.sha256 = "0".repeat(64);
+        let edited = checked_json::render(&edited).unwrap();
+        fs::write(path.join(MANIFEST_FILE), edited).unwrap();
+        let mut backup = Backup::open(&path).unwrap();
+        backup.unlock(&identities).unwrap();
+        let error = backup.require_unlocked().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Differs);
+        assert!(error.to_string().contains(PRIVATE_FILE), "{error}");
+    }
+}

@@ -116,6 +116,11 @@ fn verify(dir: &Path, arguments: &[&str]) -> Outcome {
     run(command)
 }
 
+/// As bounds of chunks have it.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02X}")).collect()
+}
+
 fn drop_database(server: &Server, database: &str) {
     server.execute(&[&format!("DROP DATABASE IF EXISTS {database}")]);
 }
@@ -132,6 +137,16 @@ fn data_files(backup: &Path, table: &str) -> Vec<String> {
 /// Encrypts with the stock program.
 fn age(public: &str, text: &[u8]) -> Vec<u8> {
     pipe(Command::new("age").args(["-r", public]), text)
+}
+
+fn under_passphrase(text: &[u8]) -> Vec<u8> {
+    let mut recipient = age::scrypt::Recipient::new("sesame".to_owned().into());
+    recipient.set_work_factor(2);
+    let recipients = std::iter::once(&recipient as &dyn age::Recipient);
+    let encryptor = age::Encryptor::with_recipients(recipients).unwrap();
+    let mut writer = encryptor.wrap_output(Vec::new()).unwrap();
+    std::io::Write::write_all(&mut writer, text).unwrap();
+    writer.finish().unwrap()
 }
 
 /// Decrypts with the stock program.
@@ -206,7 +221,7 @@ fn nothing_on_disk_tells_of_rows_but_how_many_there_are() {
         .backup_ok(&["-e", ephemeral.to_str().unwrap(), "--chunk-size", "256K"]);
     for root in [fixture.site.user_data_dir(), ephemeral] {
         for (file, bytes) in contents(&root) {
-            for telling in [SECRET, "xxh3", "424243", "727276"] {
+            for telling in [SECRET, &hex(SECRET), "xxh3", "424243", "727276"] {
                 let found = bytes
                     .windows(telling.len())
                     .any(|w| w == telling.as_bytes());
@@ -230,7 +245,7 @@ fn nothing_on_disk_tells_of_rows_but_how_many_there_are() {
     let private: Value = serde_json::from_slice(&private).unwrap();
     assert_eq!(private["tables"]["one"]["auto_increment"], 424_243);
     let bounds = private["tables"]["people"]["from"].to_string();
-    assert!(bounds.contains(SECRET), "{bounds}");
+    assert!(bounds.contains(&hex(SECRET)), "{bounds}");
 }
 
 #[test]
@@ -364,6 +379,29 @@ fn keys_that_do_not_fit_are_told_apart() {
     fixture
         .verify(&[&open[0], &open[1], "--allow-readable-credentials"])
         .expect_code(0);
+    // A passphrase is asked for on a terminal, and there is none.
+    let wrapped = fixture.site.path("wrapped");
+    fs::write(
+        &wrapped,
+        under_passphrase(&fs::read(&fixture.identity).unwrap()),
+    )
+    .unwrap();
+    fs::set_permissions(
+        &wrapped,
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let mut alone = Command::new("setsid");
+    alone.arg("--wait").arg(crate::site::PROGRAM).arg("verify");
+    alone
+        .arg(fixture.site.latest())
+        .arg("--identity")
+        .arg(&wrapped);
+    refused(
+        run(alone),
+        "cannot ask for the passphrase",
+        "age -d makes one",
+    );
     // A host directory has no use for it.
     let [flag, file] = fixture.identity();
     refused(
