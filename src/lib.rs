@@ -5,11 +5,13 @@
 //!
 //! ```text
 //!  plan ──jobs (largest first)──▶ reader threads ──blocks──▶ rayon pool ──frames──▶ sink ──▶ file
-//!  pure    crossbeam-channel       1 snapshot                 zstd            age, hash: per file, in order
+//!  pure    crossbeam-channel       1 snapshot                 zstd, hash            per file, in order
 //!                                  connection each
 //!                                  wire → SQL text
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
+//!
+//! Where data is encrypted, a sink in front of the file's does it, frame by frame.
 //!
 //! The way back is shorter: [`restore`] hashes a file while it reads it, takes it apart into
 //! statements again, and sends each chunk as one transaction over one of several connections.

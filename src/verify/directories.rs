@@ -241,11 +241,15 @@ impl Work {
 /// What a manifest leaves out. It is encrypted, and was read before if it could be.
 fn private(directory: usize, backup: &Backup) -> Option<Check> {
     let entry = backup.manifest.private.as_ref()?;
-    let flaw = backup.private_flaw.as_ref();
+    // Everything else that can be wrong with it is found again.
+    let broken = match &backup.private_flaw {
+        Some(Flaw::Broken(why)) => Some(why.clone()),
+        _ => None,
+    };
     Some(Check {
         directory,
         entry: entry.clone(),
-        content: Content::Encrypted(flaw.map(|flaw| flaw.describe(entry))),
+        content: Content::Encrypted(broken),
         table: None,
     })
 }

@@ -505,7 +505,7 @@ fn a_file_with_right_checksums_and_another_content_is_found_by_its_authenticatio
     assert_sums_hold(&latest);
     let outcome = fixture.verify(&fixture.identity()).expect_code(4);
     let outcome = outcome.expect_out(&format!("{victim}: cannot be decoded"));
-    outcome.expect_out("private.json.age: damaged: is damaged: it is of another manifest.json");
+    outcome.expect_out("private.json.age: damaged: it is of another manifest.json");
     drop_database(server, "enc_tamper_again");
     fixture
         .restore("enc_tamper_again", &fixture.identity())
