@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::Request;
-use crate::config::{self, Consistency};
+use crate::config::{self, Category, Consistency};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Destination, Event, Observer, Phase, Summary};
 use crate::interrupt::Interrupt;
@@ -39,7 +39,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     let destinations = Destinations::of(request)?;
 
     report.phase(Phase::Catalog);
-    let targets = targets(&destinations, request);
+    let targets = targets(&destinations, request)?;
     // Whatever becomes of this run, an earlier one's backup shall be whole.
     for target in &targets {
         if let Some(warning) = Staging::complete_begun(target)? {
@@ -226,23 +226,43 @@ impl<'a> Reporter<'a> {
 }
 
 /// Where the backups of this run go.
-fn targets(destinations: &Destinations, request: &Request) -> Vec<Target> {
+fn targets(destinations: &Destinations, request: &Request) -> Result<Vec<Target>> {
+    let encryption = &request.config.encryption;
     let kinds = [
-        (BackupKind::Host, Layout::InPlace, Access::Public),
-        (BackupKind::UserData, Layout::Timestamped, Access::Private),
-        (BackupKind::Ephemeral, Layout::InPlace, Access::Private),
+        (BackupKind::Host, Layout::InPlace, Access::Public, None),
+        (
+            BackupKind::UserData,
+            Layout::Timestamped,
+            Access::Private,
+            Some(Category::Local),
+        ),
+        (
+            BackupKind::Ephemeral,
+            Layout::InPlace,
+            Access::Private,
+            Some(Category::Ephemeral),
+        ),
     ];
-    let target = |(kind, layout, access)| {
-        Some(Target {
-            root: destinations.path(kind)?.to_owned(),
+    let mut targets = Vec::new();
+    for (kind, layout, access, encrypted) in kinds {
+        let Some(root) = destinations.path(kind) else {
+            continue;
+        };
+        let recipients = match encrypted {
+            Some(category) => encryption.recipients(category)?,
+            None => None,
+        };
+        targets.push(Target {
+            root: root.to_owned(),
             layout,
             access,
             kind,
             database: request.connection.database.clone(),
             link_unchanged: request.config.link_unchanged,
-        })
-    };
-    kinds.into_iter().filter_map(target).collect()
+            recipients,
+        });
+    }
+    Ok(targets)
 }
 
 /// The staging areas of a run, by kind.

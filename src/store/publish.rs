@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use super::manifest::{MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE};
+use super::private::PRIVATE_FILE;
 use super::sink::create_new;
 use super::staging::Access;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,7 +34,7 @@ pub(super) const LATEST: &str = "latest";
 /// Version of the journal.
 const VERSION: u32 = 1;
 /// The directories that data and structure files lie in. A manifest, which anybody may have
-/// edited, never gets a file outside them deleted.
+/// edited, never gets a file outside them deleted, but for the one of a fixed name.
 const OURS: [&str; 2] = ["structure/", "data/"];
 
 /// A destination: the root and the modes of what is made there.
@@ -356,7 +357,8 @@ impl Journal {
 }
 
 fn is_ours(file: &str) -> bool {
-    files::is_safe(file) && OURS.iter().any(|dir| file.starts_with(dir))
+    let ours = file == PRIVATE_FILE || OURS.iter().any(|dir| file.starts_with(dir));
+    ours && files::is_safe(file)
 }
 
 /// Decides an in-place publication: drops from staging what the live directory already has,

@@ -11,14 +11,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checked_json;
+use super::crypt::EncryptingSink;
 use super::files;
 use super::inventory::{self, Found};
 use super::lock::Lock;
 use super::manifest::{
     BackupKind, FORMAT, FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, RunRecord, SUMS_FILE,
 };
+use super::names;
+use super::private::{PRIVATE_FILE, Private};
 use super::publish::{self, Journal, LATEST, Place, Publication, Rolled};
 use super::sink::{FileSink, SYNC_AT_FINISH, Sink, create_new};
+use crate::config::{Compression, Recipients};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 
@@ -72,6 +76,8 @@ pub struct Target {
     /// Whether files of a timestamped backup that the previous one has, byte for byte, become
     /// hard links to them.
     pub link_unchanged: bool,
+    /// Whom files of rows are encrypted for; `None` where they are not.
+    pub recipients: Option<Recipients>,
 }
 
 /// The lock and the working directory, which go away together.
@@ -263,6 +269,27 @@ impl Staging {
         })
     }
 
+    /// The name of a file of rows here.
+    pub fn data_name(&self, table: &str, chunk: usize, compression: Compression) -> String {
+        names::data(table, chunk, compression, self.target.recipients.is_some())
+    }
+
+    /// A new file with what is private: encrypted, if the destination's rows are.
+    pub fn create_data(&self, relative: &str) -> Result<Box<dyn Sink>> {
+        let sink = Box::new(self.create(relative)?);
+        Ok(match &self.target.recipients {
+            Some(recipients) => Box::new(EncryptingSink::over(sink, recipients)?),
+            None => sink,
+        })
+    }
+
+    /// Writes a whole file like [`Staging::create_data`].
+    pub fn write_data(&self, relative: &str, bytes: &[u8]) -> Result<FileEntry> {
+        let mut sink = self.create_data(relative)?;
+        sink.write(bytes)?;
+        sink.finish()
+    }
+
     /// Writes a whole file of the backup.
     pub fn write(&self, relative: &str, bytes: &[u8]) -> Result<FileEntry> {
         let mut sink = Box::new(self.create(relative)?);
@@ -283,6 +310,7 @@ impl Staging {
     /// what differs from the live directory.
     pub fn seal(self, manifest: &Manifest, run: &RunRecord) -> Result<Sealed> {
         self.check_kind(manifest)?;
+        let manifest = &self.without_private(manifest)?;
         self.check_complete(manifest)?;
 
         let manifest_text = checked_json::render(manifest)?;
@@ -329,6 +357,17 @@ impl Staging {
             files_written: written,
             files_unchanged: all - written,
         })
+    }
+
+    /// The manifest as it is written: where rows are encrypted, what it says of them goes into a
+    /// file that is encrypted too.
+    fn without_private(&self, manifest: &Manifest) -> Result<Manifest> {
+        let mut manifest = manifest.clone();
+        if self.target.recipients.is_some() {
+            let private = checked_json::render(&Private::take(&mut manifest)?)?;
+            manifest.private = Some(self.write_data(PRIVATE_FILE, &private)?);
+        }
+        Ok(manifest)
     }
 
     /// Whether the manifest is of what the destination was taken for.

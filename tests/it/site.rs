@@ -263,6 +263,14 @@ impl Outcome {
         assert!(said, "`{text}` is not in stderr:\n{}", self.stderr);
         self
     }
+
+    /// Panics unless stdout has `text`.
+    #[track_caller]
+    pub(crate) fn expect_out(self, text: &str) -> Outcome {
+        let found = self.stdout.contains(text);
+        assert!(found, "`{text}` is not in stdout:\n{}", self.stdout);
+        self
+    }
 }
 
 /// A program that runs while the test watches; killed when it is dropped before its end.
@@ -523,14 +531,17 @@ pub(crate) fn chunks(backup: &Path, table: &str) -> usize {
         .map_or(0, Vec::len)
 }
 
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The manifest with `from` replaced, and a checksum that is right again.
 pub(crate) fn edited(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "{from} is not in the manifest");
     let (body, _) = text.split_once(",\n  \"checksum\"").unwrap();
     let body = body.replacen(from, to, 1);
-    let sum: String = Sha256::digest(&body)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sum = sha256(body.as_bytes());
     format!("{body},\n  \"checksum\": \"sha256:{sum}\"\n}}\n")
 }
