@@ -25,7 +25,7 @@ use super::trace::{self, Op};
 use crate::site::{Outcome, PROGRAM, Site, run};
 
 /// States that are looked at in a run that is no soak.
-const SOME: usize = 40;
+const SOME: usize = 30;
 
 #[derive(Clone)]
 enum Node {
