@@ -234,7 +234,7 @@ mod at_named_steps {
         ];
         for (at, point) in FAILPOINTS.iter().enumerate() {
             let of_this = if soak() {
-                &signals
+                &signals[..]
             } else {
                 &signals[at % 3..][..1]
             };
