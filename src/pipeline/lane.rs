@@ -173,6 +173,7 @@ impl Lane {
         if self.shared.failure.stop.is_raised() {
             return;
         }
+        failpoint::pass("compress-block");
         let raw_bytes = block.raw.len() as u64;
         self.count(&self.shared.counters.raw_bytes, raw_bytes);
         if let Err(error) = compress(self.compression, &mut block) {
@@ -252,7 +253,6 @@ fn compress(compression: Compression, block: &mut Block) -> Result<()> {
     let Compression::Zstd(level) = compression else {
         return Ok(());
     };
-    failpoint::pass("compress-block");
     let failed = |e| Error::new(ErrorKind::Internal, "zstd failed").because(e);
     COMPRESSOR.with_borrow_mut(|slot| {
         if !matches!(slot, Some((kept, _)) if *kept == level) {

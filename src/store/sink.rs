@@ -60,8 +60,11 @@ impl FileSink {
     }
 
     fn failed(&self, doing: &str, cause: io::Error) -> Error {
+        // Of what was to be written last, a part may be there.
+        let there = self.file.metadata().map_or(0, |meta| meta.len());
+        let bytes = self.bytes.max(there);
         Error::write(&self.path, doing, cause)
-            .within(format_args!("{} after {} bytes", self.relative, self.bytes))
+            .within(format_args!("{} after {bytes} bytes", self.relative))
     }
 }
 

@@ -227,14 +227,18 @@ mod at_named_steps {
             return;
         };
         let mut table = Table::new("SIGINT, SIGTERM and SIGHUP at named steps");
-        let signals = [Signal::INT, Signal::TERM, Signal::HUP];
+        let signals = [
+            ("SIGINT", Signal::INT),
+            ("SIGTERM", Signal::TERM),
+            ("SIGHUP", Signal::HUP),
+        ];
         for (at, point) in FAILPOINTS.iter().enumerate() {
-            let of_this: &[Signal] = if soak() {
-                &signals
+            let of_this = if soak() {
+                &signals[..]
             } else {
                 &signals[at % 3..][..1]
             };
-            for signal in of_this {
+            for (name, signal) in of_this {
                 pair.change();
                 let program = pair
                     .stopped_at(point, 1)
@@ -254,7 +258,7 @@ mod at_named_steps {
                     code => panic!("{point}: exit {code:?}: {}", outcome.stderr),
                 };
                 crate::site::assert_no_leftovers(&pair.site);
-                let fault = format!("{signal:?} at {point}");
+                let fault = format!("{name} at {point}");
                 table.note(&pair.site, &fault, &outcome, words);
                 settle(&mut pair);
             }

@@ -24,8 +24,11 @@ use super::table::Table;
 use super::trace::{self, Op};
 use crate::site::{Outcome, PROGRAM, Site, run};
 
-/// States that are looked at in a run that is no soak.
-const SOME: usize = 40;
+/// States of a traced run that are looked at, unless all are.
+const SOME: usize = 24;
+/// The same of a completed publication, of which there are several.
+#[cfg(feature = "failpoints")]
+const FEW: usize = 8;
 
 #[derive(Clone)]
 enum Node {
@@ -296,11 +299,18 @@ fn strace() -> bool {
 }
 
 /// Looks at what each of the states is found to be.
-fn examine(pair: &Pair, states: &[State], table: &mut Table, when: &str, outcome: &Outcome) {
-    let all = soak() || states.len() <= SOME;
+fn examine(
+    pair: &Pair,
+    states: &[State],
+    most: usize,
+    table: &mut Table,
+    when: &str,
+    outcome: &Outcome,
+) {
+    let all = soak() || states.len() <= most;
     for (at, state) in states.iter().enumerate() {
         // Spread over all of them.
-        if !all && at * SOME / states.len() == (at + 1) * SOME / states.len() {
+        if !all && at * most / states.len() == (at + 1) * most / states.len() {
             continue;
         }
         lay_out(state, &pair.site);
@@ -334,6 +344,7 @@ fn after_a_loss_of_power_at_any_moment_there_is_a_whole_backup() {
     examine(
         &pair,
         &states,
+        SOME,
         &mut table,
         "after any change of a run",
         &outcome,
@@ -377,6 +388,7 @@ fn power_lost_while_a_publication_is_completed_leaves_a_whole_backup() {
         examine(
             &pair,
             &states,
+            FEW,
             &mut table,
             &format!("killed at {point}"),
             &outcome,
