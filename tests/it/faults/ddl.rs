@@ -27,6 +27,8 @@ struct Fixture {
     site: Site,
     throttle: Throttle,
     held: BTreeMap<String, String>,
+    /// Whether there is a table `twin` of the definition of `coming`.
+    with_twin: bool,
 }
 
 impl Fixture {
@@ -53,6 +55,7 @@ impl Fixture {
             site,
             throttle,
             held: BTreeMap::new(),
+            with_twin: false,
         };
         fixture.anew();
         Some(fixture)
@@ -80,9 +83,14 @@ impl Fixture {
             }
             run(&format!("ANALYZE TABLE {table}"));
         }
-        // Of the same second as `coming`, as a rule.
-        run("CREATE TABLE twin LIKE coming");
-        run("INSERT INTO twin SELECT id, -n, v FROM coming");
+        if self.with_twin {
+            // MySQL does not even tell the seconds apart.
+            if self.server.kind().is_mysql() {
+                run("DO SLEEP(1.1)");
+            }
+            run("CREATE TABLE twin LIKE coming");
+            run("INSERT INTO twin SELECT id, -n, v FROM coming");
+        }
         run("CREATE VIEW some AS SELECT id FROM done WHERE n < 10");
         run("CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1");
         run("CREATE TRIGGER t BEFORE INSERT ON done FOR EACH ROW SET NEW.n = NEW.n + 1");
@@ -295,12 +303,13 @@ fn on_anything_else_it_goes_through_and_does_not_matter(kind: Kind) {
 
 on_each_kind!(tables_that_cannot_be_told_apart_and_exchange_names_fail_the_run);
 
-/// `coming` and `twin` are of one definition and, here at the latest, of one second. A user with
-/// `PROCESS` can see that they were not exchanged; for another any rename may be just that.
+/// `coming` and `twin` are of one definition. A user with `PROCESS` can see whether they were
+/// exchanged; for another any rename on the server may be just that.
 fn tables_that_cannot_be_told_apart_and_exchange_names_fail_the_run(kind: Kind) {
     let Some(mut fixture) = Fixture::new(kind, "ddl_exchange") else {
         return;
     };
+    fixture.with_twin = true;
     let user = format!("u_{}", fixture.database);
     for grant in ["GRANT", "REVOKE"] {
         let to = if grant == "GRANT" { "TO" } else { "FROM" };
