@@ -15,6 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::plan::layout::Destinations;
 use crate::server::catalog::Catalog;
 use crate::server::consistency::SnapshotRequest;
+use crate::server::line::Line;
 use crate::server::snapshot::SnapshotPool;
 use crate::service::{ServiceAction, Services, Systemctl};
 use crate::store::manifest::{BackupKind, Manifest, RunRecord};
@@ -24,6 +25,7 @@ use crate::survey::Survey;
 mod bounds;
 mod contents;
 mod data;
+mod exchange;
 mod json;
 mod structure;
 
@@ -47,7 +49,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         }
     }
     // A wrong password or configuration must not cost a service its uptime.
-    let (mut survey, _) = Survey::take(request, &destinations, interrupt)?;
+    let (mut survey, mut conn) = Survey::take(request, &destinations, interrupt)?;
     // Nor must a destination that cannot be had. What this makes goes again if the run fails.
     let stagings = Stagings::begin(targets, &report)?;
     let services = if request.services == ServiceAction::None {
@@ -57,7 +59,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         let (consumers, providers) = (&request.config.consumers, &request.config.providers);
         let manager = Systemctl::default();
         let guard = Services::prepare(request.services, consumers, providers, manager, observer)?;
-        survey = survey_restarted_server(request, &destinations, interrupt)?;
+        (survey, conn) = survey_restarted_server(request, &destinations, interrupt)?;
         Some(guard)
     };
     report.connected(&survey, request);
@@ -66,6 +68,9 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     }
 
     report.phase(Phase::Snapshot);
+    let database = request.connection.database.as_str();
+    let marks = exchange::marks(&mut conn, database)?;
+    drop(conn);
     let threads = config::threads(request.config.threads);
     let tables = survey.data_tables(&destinations);
     let mut pool = SnapshotPool::open(
@@ -98,6 +103,8 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         &report,
         interrupt,
     )?;
+    let marks_now = exchange::marks(pool.session()?.results_in("utf8mb4")?, database)?;
+    exchange::check(&contents, &survey.listing, &marks, &marks_now)?;
     let data_seconds = data_began.elapsed().as_secs_f64();
 
     report.phase(Phase::Publish);
@@ -135,12 +142,12 @@ fn survey_restarted_server(
     request: &Request,
     destinations: &Destinations,
     interrupt: &Interrupt,
-) -> Result<Survey> {
+) -> Result<(Survey, Line)> {
     let deadline = Instant::now() + RESTART_PATIENCE;
     loop {
         interrupt.check()?;
         match Survey::take(request, destinations, interrupt) {
-            Ok((survey, _)) => return Ok(survey),
+            Ok(found) => return Ok(found),
             Err(error) if error.kind() == ErrorKind::Connect && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(500));
             }
