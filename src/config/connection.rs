@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::credentials_file::parse as parse_credentials;
 use super::option_file;
+use super::read::read;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A password: wiped when dropped, and hidden by `Debug`.
@@ -452,7 +453,7 @@ fn address(
 
 /// A file the user named: it has to be there.
 pub(super) fn read_named(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| unreadable(path, error))
+    read(path).map_err(|error| unreadable(path, error))
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
@@ -478,20 +479,9 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Not knowing, for want of permission, is an error: the file may say what server to use.
+/// Not knowing is an error: the file may say what server to use.
 fn is_there(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(unreadable(path, error)),
-    }
+    super::read::is_there(path).map_err(|error| unreadable(path, error))
 }
 
 fn read_password_file(path: &Path) -> Result<Secret> {

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 
 mod connection;
-mod credentials_file;
-mod file;
+pub(crate) mod credentials_file;
+pub(crate) mod file;
 pub mod host;
-mod option_file;
+pub(crate) mod option_file;
+mod read;
 
 pub use connection::{
     ConnectionOverrides, ConnectionSettings, Environment, Secret, SslMode, TlsSettings,

@@ -38,6 +38,12 @@ fn read_into(path: &Path, depth: usize, stated: &mut Stated) -> Result<()> {
     parse(path, &read_named(path)?, depth, stated)
 }
 
+/// Reads an option file that has this content and may not include others.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn without_includes(path: &Path, content: &[u8]) -> Result<()> {
+    parse(path, content, MAX_DEPTH, &mut Stated::default())
+}
+
 fn parse(path: &Path, content: &[u8], depth: usize, stated: &mut Stated) -> Result<()> {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut group = Group::None;

@@ -5,13 +5,13 @@ use std::ops::Range;
 
 /// The statement without its `DEFINER=…`; `None` where it creates nothing that has one. Works on
 /// bytes: the text may be in any character set that keeps ASCII where it is.
-pub(super) fn without(statement: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn without(statement: &[u8]) -> Option<Vec<u8>> {
     let clause = clause(statement)?;
     Some([&statement[..clause.start], &statement[clause.end..]].concat())
 }
 
 /// Statements, each beginning a line, without the `DEFINER=…` of any.
-pub(super) fn without_any(statements: Vec<u8>) -> Vec<u8> {
+pub(crate) fn without_any(statements: Vec<u8>) -> Vec<u8> {
     let lines = statements.split_inclusive(|byte| *byte == b'\n');
     let lines = lines.map(|line| without(line).unwrap_or_else(|| line.to_vec()));
     lines.collect::<Vec<_>>().concat()
@@ -19,7 +19,7 @@ pub(super) fn without_any(statements: Vec<u8>) -> Vec<u8> {
 
 /// The definer of what the statement creates, as the server states a user: `name@host`, or the
 /// name of a role.
-pub(super) fn of(statement: &[u8]) -> Option<String> {
+pub(crate) fn of(statement: &[u8]) -> Option<String> {
     let clause = clause(statement)?;
     let definer = &statement[clause.start + KEY.len()..clause.end];
     let name = identifier_end(definer, 0)?;

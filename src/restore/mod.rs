@@ -25,16 +25,16 @@ use crate::server::{quote_identifier, quote_string};
 use crate::store::manifest::TableKind;
 
 mod compare;
-mod create;
+pub(crate) mod create;
 mod crew;
-mod definer;
+pub(crate) mod definer;
 mod ledger;
 mod load;
-mod portable;
+pub(crate) mod portable;
 mod rights;
 mod session;
-mod source;
-mod statements;
+pub(crate) mod source;
+pub(crate) mod statements;
 mod target;
 
 use create::Staged;

@@ -1,7 +1,7 @@
 //! All talk with the database server: connecting, what it is and may do for us, the catalog,
 //! the sealed pool of snapshot connections, and rows straight from the wire.
 
-mod binary;
+pub(crate) mod binary;
 pub mod catalog;
 pub mod connect;
 pub mod consistency;

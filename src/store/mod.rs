@@ -9,8 +9,8 @@ pub mod open;
 pub mod sink;
 pub mod staging;
 
-mod checked_json;
+pub(crate) mod checked_json;
 mod files;
-mod inventory;
+pub(crate) mod inventory;
 mod lock;
 mod publish;

@@ -16,6 +16,9 @@ use super::names::hex;
 use super::publish::{LATEST, WORK_DIR};
 use crate::error::{Error, ErrorKind, Result};
 
+/// No server takes a statement, and so no definition, of more bytes.
+pub const MAX_DEFINITION: u64 = 1 << 30;
+
 /// A backup directory whose manifest is sound.
 #[derive(Debug)]
 pub struct Backup {
@@ -124,17 +127,11 @@ impl Backup {
         }
         let flaw = match inventory::read_manifest(&dir)? {
             Found::Manifest(manifest) => {
-                let odd = manifest.files().find(|entry| !files::is_safe(&entry.file));
-                match odd.map(|entry| entry.file.clone()) {
-                    Some(odd) => Flaw::Broken(format!("it names {odd:?}, no file of a backup")),
-                    None => {
-                        return Ok(Opened::Sound(Box::new(Backup {
-                            run: inventory::read_run(&dir),
-                            dir,
-                            manifest: *manifest,
-                        })));
-                    }
-                }
+                return Ok(Opened::Sound(Box::new(Backup {
+                    run: inventory::read_run(&dir),
+                    dir,
+                    manifest: *manifest,
+                })));
             }
             // A publication that was begun takes the manifest away first, and puts it back.
             Found::Nothing if dir.join(SUMS_FILE).exists() && !dir.join(WORK_DIR).exists() => {
@@ -161,6 +158,10 @@ impl Backup {
     pub fn read(&self, entry: &FileEntry) -> Result<Vec<u8>> {
         let read = || {
             let mut file = self.file(entry)?;
+            if entry.bytes > MAX_DEFINITION {
+                let why = format!("{} bytes are too many for a definition", entry.bytes);
+                return Err(Flaw::Broken(why));
+            }
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(Flaw::Unreadable)?;
             file.finish()?;

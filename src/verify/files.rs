@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::server::quote_identifier;
 use crate::store::manifest::FileEntry;
-use crate::store::open::{CheckedFile, Flaw};
+use crate::store::open::{CheckedFile, Flaw, MAX_DEFINITION};
 use crate::tally::{Step, Tally};
 
 const BUFFER: usize = 1 << 17;
@@ -175,7 +175,7 @@ impl Rows {
 /// said without understanding SQL.
 fn definition(file: &mut Watched<'_>, kind: &str, name: &str) -> Verdict {
     let mut text = Vec::new();
-    if let Err(e) = file.read_to_end(&mut text) {
+    if let Err(e) = file.take(MAX_DEFINITION).read_to_end(&mut text) {
         return Verdict::Unreadable { why: e.to_string() };
     }
     let creates = body::statements(&text).is_some_and(|text| creates(text, kind, name));
