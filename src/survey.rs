@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use crate::Request;
 use crate::config::{Category, ObjectKind};

@@ -291,7 +291,8 @@ impl<'de, T> Visitor<'de> for Scalar<T> {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Option<T>, E> {
-        (self.parse)(text).map(Some).map_err(E::custom)
+        let parsed = (self.parse)(text).map(Some);
+        parsed.map_err(|why| E::custom(in_brief(why, text)))
     }
 }
 
@@ -389,7 +390,8 @@ impl<'de> Visitor<'de> for CompressionSeed {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        let all: Compression = text.parse().map_err(E::custom)?;
+        let parsed = text.parse::<Compression>();
+        let all = parsed.map_err(|why| E::custom(in_brief(why, text)))?;
         Ok(CompressionByCategory {
             global: all,
             local: all,
@@ -512,6 +514,15 @@ fn unknown_key(key: &str) -> String {
     match near {
         Some((_, known)) => format!("unknown key `{shown}` ignored; did you mean `{known}`?"),
         None => format!("unknown key `{shown}` ignored"),
+    }
+}
+
+/// Why `text` is wrong, without repeating all of it if it is long.
+fn in_brief(why: String, text: &str) -> String {
+    if text.len() > 200 {
+        format!("`{}` is not what is expected here", one_line(text))
+    } else {
+        why
     }
 }
 

@@ -26,6 +26,8 @@ const GROUPS: [&[u8]; 6] = [
 
 /// Files within files; also what ends a file that includes itself.
 const MAX_DEPTH: usize = 8;
+/// No path is longer than this.
+const MAX_PATH: usize = 4096;
 
 /// Reads an option file and what it includes. Of several entries the last one counts.
 pub(super) fn read(path: &Path) -> Result<Stated> {
@@ -112,6 +114,9 @@ fn include(at: Place<'_>, line: &[u8], depth: usize, stated: &mut Stated) -> Res
     let name = name.trim_ascii();
     if name.is_empty() {
         return Err(at.error("nothing is named to include"));
+    }
+    if name.len() > MAX_PATH {
+        return Err(at.error("the name of what to include is too long"));
     }
     if depth == MAX_DEPTH {
         return Err(at

@@ -202,7 +202,7 @@ fn no_number() -> Error {
 
 /// Whether a value is a number as servers state them: whole ones, decimals, and with an exponent.
 #[inline]
-fn is_number(value: &[u8]) -> bool {
+pub fn is_number(value: &[u8]) -> bool {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
     let mut rest = skip_digits(digits);
     if rest.len() == digits.len() {

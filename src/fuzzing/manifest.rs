@@ -108,9 +108,7 @@ fn bound(input: &mut Input<'_>) {
     if !is_literal(kind, Some("utf8mb4"), &text) {
         return;
     }
-    // Of numbers the server takes a plus sign as well.
-    let unsigned = text.strip_prefix('+').unwrap_or(&text);
-    let mut lexer = Lexer(unsigned.as_bytes());
+    let mut lexer = Lexer(text.as_bytes());
     let literal = lexer.literal();
     assert!(
         lexer.0.is_empty(),

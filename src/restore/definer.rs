@@ -62,10 +62,9 @@ fn clause(statement: &[u8]) -> Option<Range<usize>> {
 fn identifier_end(text: &[u8], from: usize) -> Option<usize> {
     let quote = *text.get(from)?;
     if !matches!(quote, b'`' | b'\'' | b'"') {
-        let length = text[from..]
-            .iter()
-            .position(|byte| matches!(byte, b' ' | b'@'))?;
-        return Some(from + length);
+        let rest = &text[from..];
+        let length = rest.iter().position(|byte| matches!(byte, b' ' | b'@'));
+        return Some(from + length.unwrap_or(rest.len()));
     }
     let mut at = from + 1;
     loop {
@@ -105,6 +104,7 @@ mod tests {
             of(b"CREATE DEFINER=`role` FUNCTION f() RETURNS INT RETURN 1").unwrap(),
             "role"
         );
+        assert_eq!(of(b"CREATE DEFINER=role VIEW v AS").unwrap(), "role");
         assert_eq!(
             without_any(b"SET x=1;\nCREATE DEFINER=`a`@`b` VIEW v AS\nSELECT 1;\n".to_vec()),
             b"SET x=1;\nCREATE VIEW v AS\nSELECT 1;\n"

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
+use crate::server::driver::Ask;
 use sha2::{Digest, Sha256};
 
 use crate::config::ConnectionSettings;

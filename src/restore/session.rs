@@ -1,8 +1,8 @@
 //! A connection of a restore: it has the settings under which the server takes back what it once
 //! took, and an interrupt ends the wait for what runs on it.
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mysql::prelude::Queryable;
+use crate::server::driver::{Ask, guarded};
 use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
 use crate::config::{ConnectionSettings, SslMode};
@@ -133,7 +133,7 @@ impl Connector {
     }
 
     fn connect_raw(&self) -> Result<Conn, mysql::Error> {
-        Conn::new(self.options.clone())
+        guarded(|| Conn::new(self.options.clone()))
     }
 
     /// Settings that every session of ours needs: statements in utf8mb4, values as stored,

@@ -1,7 +1,7 @@
 //! The text of objects as the server states it (`SHOW CREATE …`), with the session settings
 //! under which it was written. Texts are raw bytes in the object's own character set.
 
-use mysql::prelude::Queryable;
+use crate::server::driver::Ask;
 use mysql::{Row, Value};
 
 use super::catalog::Routine;

@@ -1,8 +1,8 @@
 //! The short locks under which transactions are opened where the server has no lock-free way
 //! to one state. Every wait is bounded; when it expires, the error names who is in the way.
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::connect::{Connector, query_error};
 use super::flavor::Flavor;

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod connect;
 pub mod consistency;
 pub mod definitions;
+pub mod driver;
 pub mod flavor;
 pub mod lock;
 pub mod privileges;

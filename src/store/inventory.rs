@@ -88,6 +88,9 @@ pub(super) fn first_problem(dir: &Path, manifest: &Manifest) -> Option<String> {
     entries
         .par_iter()
         .find_map_first(|entry| match fs::symlink_metadata(dir.join(&entry.file)) {
+            _ if !files::parents_are_real(dir, &entry.file) => {
+                Some(format!("{} is not in a plain directory", entry.file))
+            }
             Ok(meta) if meta.is_file() && meta.len() == entry.bytes => None,
             Ok(meta) if meta.is_file() => Some(format!(
                 "{} has {} bytes where the manifest says {}",

@@ -8,6 +8,7 @@
 
 mod compare;
 mod corpus;
+mod proxy;
 mod server;
 mod site;
 
@@ -19,7 +20,11 @@ mod consistency;
 mod determinism;
 mod edges;
 mod faults;
+mod handed_in;
+mod hostile;
+mod injection;
 mod memory;
+mod misconfigured;
 mod odd;
 mod random;
 mod restore;

@@ -10,7 +10,7 @@ use crate::site::{Lists, Site, run_with_timeout};
 const BOUND_KIB: u64 = 128 << 10;
 const ROW_BYTES: u64 = 1000;
 
-fn soak() -> bool {
+pub(crate) fn soak() -> bool {
     std::env::var_os("SCHEMA_BACKUP_SOAK").is_some_and(|value| value == "1")
 }
 

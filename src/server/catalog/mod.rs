@@ -9,8 +9,9 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::{FromRow, Queryable};
+use mysql::prelude::FromRow;
 
 pub use columns::{Column, Period};
 pub use keys::Key;
