@@ -19,6 +19,11 @@ pub fn quote_identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
+/// Whether a name can stand in a statement as it is, as those of character sets and collations do.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// Quotes identifiers and joins them with commas.
 pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names
