@@ -93,7 +93,7 @@ pub(crate) fn check(path: &Path, content: &[u8]) -> Result<()> {
 /// What the `database:` section of the file states.
 pub(super) fn parse(path: &Path, content: &[u8]) -> Result<Stated> {
     let odd = |line, what: &str| config(format!("{}: line {line}: {what}", path.display()));
-    let text = read::text(content).map_err(|line| odd(line, "not UTF-8 text"))?;
+    let text = read::text(content).map_err(|line| odd(line, "not plain UTF-8 text"))?;
     if let Some(line) = read::too_deep(text) {
         return Err(odd(line, "brackets nested too deeply"));
     }

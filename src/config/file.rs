@@ -103,7 +103,7 @@ pub fn load_config(path: &Path) -> Result<Config> {
 /// The same, of a file that has this content.
 pub(crate) fn config_of(path: &Path, content: &[u8]) -> Result<Config> {
     let text = super::read::text(content).map_err(|line| {
-        let what = format!("{}: not UTF-8 text, at line {line}", path.display());
+        let what = format!("{}: not plain UTF-8 text, at line {line}", path.display());
         Error::new(ErrorKind::Config, what).hint("save the file as UTF-8")
     })?;
     let raw = parse(text).map_err(|e| {

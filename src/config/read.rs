@@ -80,7 +80,12 @@ pub(super) fn is_there(path: &Path) -> io::Result<bool> {
 
 /// The text of a file; if it is none, the line that is not.
 pub(super) fn text(content: &[u8]) -> Result<&str, usize> {
-    std::str::from_utf8(content).map_err(|e| line_of(content, e.valid_up_to()))
+    let text = std::str::from_utf8(content).map_err(|e| line_of(content, e.valid_up_to()))?;
+    let is_odd = |c: u8| c.is_ascii_control() && !matches!(c, b'\t' | b'\n' | b'\r');
+    match content.iter().position(|byte| is_odd(*byte)) {
+        Some(at) => Err(line_of(content, at)),
+        None => Ok(text),
+    }
 }
 
 /// The line of YAML at which brackets are nested too deeply, if there is one.
@@ -149,6 +154,7 @@ mod tests {
     #[test]
     fn lines_are_told() {
         assert_eq!(text(b"a\nb\xff"), Err(2));
+        assert_eq!(text(b"a\r\n\tb\n\0"), Err(3));
         assert_eq!(text("é".as_bytes()), Ok("é"));
         assert_eq!(too_deep(&format!("a\n\n{}", "[".repeat(129))), Some(3));
         assert_eq!(too_deep(&"[]".repeat(1000)), None);

@@ -63,8 +63,9 @@ fn identifier_end(text: &[u8], from: usize) -> Option<usize> {
     let quote = *text.get(from)?;
     if !matches!(quote, b'`' | b'\'' | b'"') {
         let rest = &text[from..];
-        let length = rest.iter().position(|byte| matches!(byte, b' ' | b'@'));
-        return Some(from + length.unwrap_or(rest.len()));
+        let end = rest.iter().position(|byte| matches!(byte, b' ' | b'@'));
+        let length = end.unwrap_or(rest.len());
+        return (length > 0).then_some(from + length);
     }
     let mut at = from + 1;
     loop {
@@ -113,6 +114,7 @@ mod tests {
             "SET sql_mode=' DEFINER=`a`@`b` '",
             "CREATE VIEW `v` AS SELECT ' DEFINER=`a`@`b`'",
             "CREATE TABLE `t` (`a` int)",
+            "CREATE DEFINER= VIEW `v` AS SELECT 1",
         ] {
             assert_eq!(without(untouched.as_bytes()), None);
         }

@@ -5,10 +5,11 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mysql::prelude::{AsStatement, FromRow, Queryable};
-use mysql::{Conn, FromRowError, Params, Row, Value};
+use mysql::prelude::{AsStatement, FromRow, Protocol, Queryable};
+use mysql::{Conn, Params, QueryResult, Row, Value};
 
 /// What a catalog comes to at most, in bytes as the server sends it: some two million columns.
 const MAX_ANSWER: usize = 1 << 30;
@@ -55,19 +56,15 @@ pub(crate) trait Ask {
 
 impl Ask for Conn {
     fn query<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Vec<T>> {
-        guarded(|| {
-            let rows = Queryable::query_iter(self, query)?;
-            let sized = rows.map(|row| row.map(|row| (bytes_of(&row), T::from_row_opt(row).ok())));
-            collect(sized, MAX_ANSWER)
-        })
+        guarded(|| all(Queryable::query_iter(self, query)?))
     }
 
     fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>> {
-        guarded(|| shaped(Queryable::query_first_opt(self, query)?))
+        Ok(self.query(query)?.into_iter().next())
     }
 
     fn query_drop<Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<()> {
-        guarded(|| Queryable::query_drop(self, query))
+        self.query::<Row, _>(query).map(drop)
     }
 
     fn exec_first<T: FromRow, S: AsStatement, P: Into<Params>>(
@@ -75,12 +72,22 @@ impl Ask for Conn {
         statement: S,
         parameters: P,
     ) -> mysql::Result<Option<T>> {
-        guarded(|| shaped(Queryable::exec_first_opt(self, statement, parameters)?))
+        let rows = guarded(|| all(Queryable::exec_iter(self, statement, parameters)?))?;
+        Ok(rows.into_iter().next())
     }
 }
 
-fn shaped<T>(row: Option<Result<T, FromRowError>>) -> mysql::Result<Option<T>> {
-    row.transpose().map_err(|_| other_shape())
+/// All rows of an answer.
+fn all<T: FromRow, P: Protocol>(answer: QueryResult<'_, '_, '_, P>) -> mysql::Result<Vec<T>> {
+    // Dropped, it would read what is left, for which there may be no end.
+    let mut answer = ManuallyDrop::new(answer);
+    let rows = answer.by_ref().map(|row| {
+        let row = row?;
+        Ok((bytes_of(&row), T::from_row_opt(row).ok()))
+    });
+    let rows = collect(rows, MAX_ANSWER)?;
+    drop(ManuallyDrop::into_inner(answer));
+    Ok(rows)
 }
 
 fn other_shape() -> mysql::Error {

@@ -40,7 +40,7 @@ const NASTY: [&str; 24] = [
     "-- x\n);\nDROP TABLE canary;\nx",
     "); DROP TABLE canary; -- x",
     "$(touch canary.executed)`touch canary.executed`%n%s",
-    "../../x;;$$//\u{1a}\u{85}\u{2028}é漢😀",
+    "../../x;;$$//\u{1a}\u{85}\u{2028}é漢",
 ];
 
 /// Character sets with a character whose last byte is that of a backslash, and it.
@@ -110,7 +110,7 @@ fn fill(server: &Server, database: &str) {
         ));
         run(&format!(
             "CREATE TRIGGER {named} BEFORE INSERT ON {named} FOR EACH ROW BEGIN SET @x = {text}; /* {} */ END",
-            nasty.replace("*/", "")
+            nasty.replace("*/", "").replace("/*", "")
         ));
         run(&format!(
             "CREATE PROCEDURE {named} ({named} INT) COMMENT {text} BEGIN SELECT {text}, {named}; END"
@@ -138,6 +138,9 @@ fn fill(server: &Server, database: &str) {
     ));
     run("INSERT INTO parts VALUES (0), (1), (2)");
     for (charset, character) in SWALLOWING {
+        if charset == "gb18030" && !server.kind().is_mysql() {
+            continue;
+        }
         run(&format!(
             "CREATE TABLE in_{charset} (id INT AUTO_INCREMENT PRIMARY KEY, t TEXT, v VARCHAR(200), KEY (v(9))) CHARSET {charset}"
         ));
