@@ -37,6 +37,9 @@ pub mod config;
 pub mod encode;
 pub mod error;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod interrupt;
 pub mod live;
 pub mod pipeline;

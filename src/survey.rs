@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use mysql::prelude::Queryable;
-
 use crate::Request;
 use crate::config::{Category, ObjectKind};
 use crate::error::Result;
@@ -13,6 +11,7 @@ use crate::plan::classify::{Classification, classify};
 use crate::plan::layout::Destinations;
 use crate::server::catalog::Listing;
 use crate::server::connect::{Connector, query_error};
+use crate::server::driver::Ask;
 use crate::server::flavor::Flavor;
 use crate::server::line::Line;
 use crate::server::privileges::Privileges;

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::contents::{Contents, Item};
 use crate::error::{Error, ErrorKind, Result};
 use crate::server::catalog::Listing;
 use crate::server::connect::query_error;
+use crate::server::driver::Ask;
 use crate::server::quote_identifier;
 
 /// What does not stay the same when tables of the database exchange their names.

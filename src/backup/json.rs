@@ -7,9 +7,9 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::server::catalog::Table;
 use crate::server::connect::query_error;
+use crate::server::driver::Ask;
 use crate::server::quote_identifier;
 use crate::server::snapshot::SnapshotPool;
-use mysql::prelude::Queryable;
 
 /// Types that come back from text as they were.
 const TEXTUAL: &str = "'OBJECT','ARRAY','STRING','INTEGER','DOUBLE','BOOLEAN','NULL'";

@@ -177,6 +177,10 @@ impl Console {
 /// panicking thread may hold their lock), and on the main thread (it ends the run as an error).
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
+        // It becomes an error that says what the server did.
+        if schema_backup::server::driver::is_calling() {
+            return;
+        }
         let message = printable(info.payload_as_str().unwrap_or("no message"));
         let place = info
             .location()

@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -22,8 +21,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The environment variable with the password.
 pub const PASSWORD_VARIABLE: &str = "SCHEMA_BACKUP_PASSWORD";
-/// A larger file is none with connection settings.
-const MAX_SIZE: u64 = 16 << 20;
 
 /// A password: wiped when dropped, and hidden by `Debug`.
 #[derive(Clone)]
@@ -490,7 +487,7 @@ fn address(
 
 /// A file the user named: it has to be there.
 pub(super) fn read_named(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    secret_file::read(path, MAX_SIZE).map(|file| file.content)
+    secret_file::read(path).map(|file| file.content)
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
@@ -501,24 +498,13 @@ fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     }
 }
 
-/// Not knowing, for want of permission, is an error: the file may say what server to use.
+/// Not knowing is an error: the file may say what server to use.
 fn is_there(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(unreadable(path, error)),
-    }
+    super::read::is_there(path).map_err(|error| unreadable(path, error))
 }
 
 fn read_password_file(path: &Path, exposure: Exposure) -> Result<Secret> {
-    let file = secret_file::read(path, MAX_SIZE)?;
+    let file = secret_file::read(path)?;
     file.refuse_exposed(path, exposure)?;
     let line = file
         .content

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::connection::{Secret, Stated, config};
+use super::read;
 use crate::error::{Error, Result};
 
 /// `cloudscheduler.yaml`, of which only this section matters here.
@@ -83,10 +84,21 @@ fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Er
     deserializer.deserialize_any(Port)
 }
 
+/// Reads a file that has this content.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(path: &Path, content: &[u8]) -> Result<()> {
+    parse(path, content).map(drop)
+}
+
 /// What the `database:` section of the file states.
 pub(super) fn parse(path: &Path, content: &[u8]) -> Result<Stated> {
+    let odd = |line, what: &str| config(format!("{}: line {line}: {what}", path.display()));
+    let text = read::text(content).map_err(|line| odd(line, "not plain UTF-8 text"))?;
+    if let Some(line) = read::too_deep(text) {
+        return Err(odd(line, "brackets nested too deeply"));
+    }
     let file: Option<CredentialsFile> =
-        serde_yaml::from_slice(content).map_err(|error| yaml_error(path, &error))?;
+        serde_yaml::from_str(text).map_err(|error| yaml_error(path, &error))?;
     let section = file.and_then(|file| file.database).ok_or_else(|| {
         config(format!("{}: no `database:` section", path.display())).hint(
             "the file needs a mapping `database:` with db_host, db_user, db_password and db_name",

@@ -18,8 +18,6 @@ use super::file::{List, PATH, Twice, one_line, path_value, scalar};
 use super::secret_file::{self, Exposure};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A larger file holds no keys.
-const MAX_SIZE: u64 = 1 << 20;
 /// How hard a passphrase may have been made to try, as a power of two: what a machine of today
 /// works through in seconds, with some 4 GiB of memory.
 const MAX_WORK_FACTOR: u8 = 22;
@@ -86,7 +84,7 @@ impl RecipientSource {
 /// The keys of a file: one a line, with comments and empty lines between them.
 fn read_recipients(path: &Path) -> Result<Vec<Recipient>> {
     let hint = "it holds one public key (age1…) a line; lines that begin with # are comments";
-    let content = secret_file::read(path, MAX_SIZE)?.content;
+    let content = secret_file::read(path)?.content;
     let mut keys = Vec::new();
     for (number, line) in content.split(|&byte| byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(line.trim_ascii());
@@ -142,7 +140,7 @@ impl Identities {
     ) -> Result<Identities> {
         let mut all = Vec::new();
         for path in files {
-            let file = secret_file::read(path, MAX_SIZE)?;
+            let file = secret_file::read(path)?;
             file.refuse_exposed(path, exposure)?;
             let text = if is_encrypted(&file.content) {
                 decrypt(path, &file.content, ask(path)?)?

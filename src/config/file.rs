@@ -4,9 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::hash::Hash;
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +12,7 @@ use std::time::Duration;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::encryption::EncryptionSeed;
+use super::read::Content;
 use super::{
     Compression, CompressionByCategory, Config, Consistency, EncryptionByCategory, ObjectKind,
     TableLists,
@@ -26,10 +25,6 @@ const ROOT_NAME: &str = "cloudscheduler";
 const FILE: &str = "etc/schema_backup.conf";
 /// Where backups go below that directory, unless the file says otherwise.
 const DEFAULT_BACKUP_DIR: &str = "schema/schema_backup";
-/// A larger file is not a configuration.
-const MAX_SIZE: u64 = 1 << 20;
-/// Deeper brackets are refused unparsed: the parser's time grows with the square of the depth.
-const MAX_DEPTH: usize = 128;
 const MAX_THREADS: usize = 256;
 const MIN_CHUNK_SIZE: u64 = 4096;
 /// What the server accepts for `lock_wait_timeout`: a year.
@@ -108,8 +103,16 @@ fn root_above(dir: &Path) -> Option<&Path> {
 /// `csv2_backup_dir` is empty if there is none, see [`Config::require_backup_dir`].
 /// Unknown keys end up in [`Config::notices`].
 pub fn load_config(path: &Path) -> Result<Config> {
-    let text = read(path)?;
-    let raw = parse(&text).map_err(|e| {
+    config_of(path, &read(path)?.bytes)
+}
+
+/// The same, of a file that has this content.
+pub(crate) fn config_of(path: &Path, content: &[u8]) -> Result<Config> {
+    let text = super::read::text(content).map_err(|line| {
+        let what = format!("{}: not plain UTF-8 text, at line {line}", path.display());
+        Error::new(ErrorKind::Config, what).hint("save the file as UTF-8")
+    })?;
+    let raw = parse(text).map_err(|e| {
         Error::new(ErrorKind::Config, format!("cannot use {}", path.display())).because(e)
     })?;
     Ok(Config {
@@ -149,9 +152,8 @@ fn default_backup_dir(config: &Path) -> Option<PathBuf> {
     .map(|root| root.join(DEFAULT_BACKUP_DIR))
 }
 
-fn read(path: &Path) -> Result<String> {
-    let refused = |why: &str| Error::new(ErrorKind::Config, format!("{}: {why}", path.display()));
-    let unreadable = |e: std::io::Error| {
+fn read(path: &Path) -> Result<Content> {
+    super::read::read(path).map_err(|e| {
         let hint = match e.kind() {
             std::io::ErrorKind::PermissionDenied => {
                 "the user running schema_backup needs to read it"
@@ -161,24 +163,6 @@ fn read(path: &Path) -> Result<String> {
         Error::new(ErrorKind::Config, format!("cannot read {}", path.display()))
             .because(e)
             .hint(hint)
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
-        let error = refused("is a directory, not a configuration file");
-        return Err(error.hint("name the file itself with --config"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        let error = refused("larger than 1 MiB, which no configuration file is");
-        return Err(error.hint("check what --config names"));
-    }
-    String::from_utf8(bytes).map_err(|e| {
-        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-        refused(&format!("not UTF-8 text, at line {line}")).hint("save the file as UTF-8")
     })
 }
 
@@ -212,23 +196,9 @@ fn parse(text: &str) -> Result<Raw, serde_yaml::Error> {
     {
         return Ok(Raw::default());
     }
-    let mut depth = 0usize;
-    for (index, byte) in text.bytes().enumerate() {
-        match byte {
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            let line = text
-                .bytes()
-                .take(index)
-                .filter(|byte| *byte == b'\n')
-                .count()
-                + 1;
-            let message = format!("brackets nested too deeply at line {line}");
-            return Err(serde::de::Error::custom(message));
-        }
+    if let Some(line) = super::read::too_deep(text) {
+        let message = format!("brackets nested too deeply at line {line}");
+        return Err(serde::de::Error::custom(message));
     }
     RawSeed.deserialize(serde_yaml::Deserializer::from_str(text))
 }
@@ -329,7 +299,8 @@ impl<'de, T> Visitor<'de> for Scalar<T> {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Option<T>, E> {
-        (self.parse)(text).map(Some).map_err(E::custom)
+        let parsed = (self.parse)(text).map(Some);
+        parsed.map_err(|why| E::custom(in_brief(why, text)))
     }
 }
 
@@ -427,7 +398,8 @@ impl<'de> Visitor<'de> for CompressionSeed {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        let all: Compression = text.parse().map_err(E::custom)?;
+        let parsed = text.parse::<Compression>();
+        let all = parsed.map_err(|why| E::custom(in_brief(why, text)))?;
         Ok(CompressionByCategory {
             global: all,
             local: all,
@@ -551,6 +523,15 @@ fn unknown_key(key: &str) -> String {
     match near {
         Some((_, known)) => format!("unknown key `{shown}` ignored; did you mean `{known}`?"),
         None => format!("unknown key `{shown}` ignored"),
+    }
+}
+
+/// Why `text` is wrong, without repeating all of it if it is long.
+fn in_brief(why: String, text: &str) -> String {
+    if text.len() > 200 {
+        format!("`{}` is not what is expected here", one_line(text))
+    } else {
+        why
     }
 }
 

@@ -124,7 +124,10 @@ fn errors_name_key_and_line() {
 #[test]
 fn files_that_are_no_configuration_are_refused() {
     refused(b"# a\n\xff\xfe", &["UTF-8", "line 2"]);
-    refused(vec![b'#'; (MAX_SIZE + 1) as usize], &["1 MiB"]);
+    refused(
+        vec![b'#'; (crate::config::read::MAX_BYTES + 1) as usize],
+        &["1 MiB"],
+    );
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().to_path_buf(), dir.path().join("missing")] {
         let error = load_config(&path).unwrap_err();

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 
 mod connection;
-mod credentials_file;
+pub(crate) mod credentials_file;
 mod encryption;
-mod file;
+pub(crate) mod file;
 pub mod host;
-mod option_file;
+pub(crate) mod option_file;
+mod read;
 mod secret_file;
 
 pub use connection::{

@@ -28,6 +28,8 @@ const GROUPS: [&[u8]; 6] = [
 
 /// Files within files; also what ends a file that includes itself.
 const MAX_DEPTH: usize = 8;
+/// No path is longer than this.
+const MAX_PATH: usize = 4096;
 
 /// Reads an option file and what it includes. Of several entries the last one counts.
 pub(super) fn read(path: &Path) -> Result<Stated> {
@@ -38,6 +40,12 @@ pub(super) fn read(path: &Path) -> Result<Stated> {
 
 fn read_into(path: &Path, depth: usize, stated: &mut Stated) -> Result<()> {
     parse(path, &read_named(path)?, depth, stated)
+}
+
+/// Reads an option file that has this content and may not include others.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn without_includes(path: &Path, content: &[u8]) -> Result<()> {
+    parse(path, content, MAX_DEPTH, &mut Stated::default())
 }
 
 fn parse(path: &Path, content: &[u8], depth: usize, stated: &mut Stated) -> Result<()> {
@@ -108,6 +116,9 @@ fn include(at: Place<'_>, line: &[u8], depth: usize, stated: &mut Stated) -> Res
     let name = name.trim_ascii();
     if name.is_empty() {
         return Err(at.error("nothing is named to include"));
+    }
+    if name.len() > MAX_PATH {
+        return Err(at.error("the name of what to include is too long"));
     }
     if depth == MAX_DEPTH {
         return Err(at

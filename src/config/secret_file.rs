@@ -2,14 +2,14 @@
 //! and a file that holds a secret and is open to others is refused. Says nothing of what stands
 //! in a file.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use secrecy::zeroize::Zeroizing;
 
 use super::connection::config;
+use super::read::{self, Content};
 use crate::error::{Error, Result};
 
 /// The bits of the mode that let others than the owner read or write.
@@ -39,28 +39,12 @@ impl SecretFile {
     }
 }
 
-/// Reads a file, which has to be there, of at most `limit` bytes.
-pub(super) fn read(path: &Path, limit: u64) -> Result<SecretFile> {
-    let unreadable = |error| unreadable(path, error);
-    let file = File::open(path).map_err(unreadable)?;
-    // Of what is open, not of what the name leads to later.
-    let meta = file.metadata().map_err(unreadable)?;
-    if meta.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
-    // With room for all of it from the start: a buffer that grows leaves copies behind.
-    let room = if meta.is_file() { meta.len() } else { 1 << 16 }.min(limit);
-    let mut content = Zeroizing::new(Vec::with_capacity(room as usize + 1));
-    file.take(limit + 1)
-        .read_to_end(&mut content)
-        .map_err(unreadable)?;
-    if content.len() as u64 > limit {
-        let what = format!("{}: larger than {limit} bytes", path.display());
-        return Err(config(what).hint("check the name of the file"));
-    }
+/// Reads a file, which has to be there.
+pub(super) fn read(path: &Path) -> Result<SecretFile> {
+    let Content { bytes, mode } = read::read(path).map_err(|error| unreadable(path, error))?;
     Ok(SecretFile {
-        content,
-        mode: meta.mode(),
+        content: bytes,
+        mode,
     })
 }
 

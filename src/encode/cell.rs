@@ -15,9 +15,9 @@ const LATEST_TIMES: &str = "'2038-01-19 03:14:07.999999','2106-02-07 06:28:15.99
 /// How the values of a column are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CellKind {
-    /// As the server states it.
+    /// As the server states it, if it is a number.
     Number,
-    /// As the server states it, but for a negative zero, which needs an exponent to stay one.
+    /// As a number, but for a negative zero, which needs an exponent to stay one.
     Float,
     /// As `DEFAULT` where it is NULL: the end of a period that has not ended.
     RowEnd,
@@ -98,11 +98,13 @@ impl CellKind {
         out.extend_from_slice(null);
     }
 
-    /// Appends a value, the first `length` bytes of `from`, as a literal.
+    /// Appends a value, the first `length` bytes of `from`, as a literal. Fails where a number
+    /// is none: without quotes it would be whatever the server made of it.
     #[inline]
-    fn write(&self, from: &[u8], length: usize, out: &mut Vec<u8>) {
+    fn write(&self, from: &[u8], length: usize, out: &mut Vec<u8>) -> Result<()> {
         let value = &from[..length];
         match self {
+            CellKind::Number | CellKind::Float if !is_number(value) => return Err(no_number()),
             CellKind::Number => append(from, length, out),
             CellKind::Float => {
                 out.extend_from_slice(value);
@@ -110,10 +112,12 @@ impl CellKind {
                     out.extend_from_slice(b"e0");
                 }
             }
-            CellKind::Quoted | CellKind::RowEnd => write_plain(from, length, out),
-            CellKind::Utf8(_) | CellKind::SingleByte(_) if is_plain(value) => {
+            CellKind::Quoted | CellKind::RowEnd | CellKind::Utf8(_) | CellKind::SingleByte(_)
+                if is_plain(value) =>
+            {
                 write_plain(from, length, out);
             }
+            CellKind::Quoted | CellKind::RowEnd => write_quoted(value, out),
             CellKind::Utf8(charset) => {
                 if std::str::from_utf8(value).is_ok() {
                     write_quoted(value, out);
@@ -150,6 +154,7 @@ impl CellKind {
                 out.push(b'\'');
             }
         }
+        Ok(())
     }
 }
 
@@ -164,7 +169,7 @@ pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()
         }
         match read_length(&mut rest) {
             Some(Some(length)) if length <= rest.len() => {
-                kind.write(rest, length, out);
+                kind.write(rest, length, out)?;
                 rest = &rest[length..];
             }
             Some(None) => kind.write_null(out),
@@ -185,6 +190,45 @@ fn malformed() -> Error {
         ErrorKind::Failed,
         "the server sent a row that does not match its columns",
     )
+}
+
+#[cold]
+fn no_number() -> Error {
+    Error::new(
+        ErrorKind::Failed,
+        "the server sent something else than a number for a column of numbers",
+    )
+}
+
+/// Whether a value is a number as servers state them: whole ones, decimals, and with an exponent.
+#[inline]
+pub fn is_number(value: &[u8]) -> bool {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let mut rest = skip_digits(digits);
+    if rest.len() == digits.len() {
+        return false;
+    }
+    if let Some(decimals) = rest.strip_prefix(b".") {
+        rest = skip_digits(decimals);
+    }
+    rest.is_empty() || is_exponent(rest)
+}
+
+fn is_exponent(text: &[u8]) -> bool {
+    let [b'e' | b'E', rest @ ..] = text else {
+        return false;
+    };
+    let digits = match rest {
+        [b'+' | b'-', digits @ ..] => digits,
+        digits => digits,
+    };
+    !digits.is_empty() && skip_digits(digits).is_empty()
+}
+
+#[inline]
+fn skip_digits(text: &[u8]) -> &[u8] {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit());
+    &text[end.unwrap_or(text.len())..]
 }
 
 /// Whether a byte is the same character in utf8mb4 and in every character set that is written in
@@ -307,7 +351,7 @@ mod tests {
 
     fn literal(kind: &CellKind, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        kind.write(value, value.len(), &mut out);
+        kind.write(value, value.len(), &mut out).unwrap();
         out
     }
 
@@ -367,8 +411,25 @@ mod tests {
         assert_eq!(literal(&CellKind::Float, b"-0"), b"-0e0");
         assert_eq!(literal(&CellKind::Float, b"-0.5"), b"-0.5");
         assert_eq!(literal(&CellKind::Float, b"-0.00"), b"-0.00e0");
+        assert_eq!(literal(&CellKind::Quoted, b"2024-02-30"), b"'2024-02-30'");
+        assert_eq!(literal(&CellKind::RowEnd, b"'),\n("), b"'\\'),\\n('");
         assert_eq!(literal(&CellKind::Bits, &[1, 255]), b"X'01FF'");
         assert_eq!(literal(&CellKind::Binary, &[0, 39]), b"_binary'\\0\\''");
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_written_without_quotes() {
+        let numbers = ["0", "-1", "007", "0.50", "-0.0", "1e20", "5e-324", "1.5E+7"];
+        let others = [
+            "", "-", "--1", "e", "1e", "1e+", ".5", "1-1", "1)", "1 ", "0x1", "inf", "NaN", "1,2",
+        ];
+        for kind in [CellKind::Number, CellKind::Float] {
+            let write = |text: &str| kind.write(text.as_bytes(), text.len(), &mut Vec::new());
+            assert!(numbers.iter().all(|text| write(text).is_ok()));
+            for text in others {
+                assert!(write(text).is_err(), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Key values as SQL literals: which types have them, how they are written, and whether a text
 //! out of a manifest is one. All of them are ASCII, and none can end the statement it stands in.
 
+use crate::encode::cell::is_number;
 use crate::server::catalog::Column;
 use crate::server::quote_identifier;
 
@@ -67,10 +68,11 @@ pub fn literal(kind: LiteralKind, charset: Option<&str>, value: &[u8]) -> Option
             .all(|b| b.is_ascii_digit() || allowed.contains(&b))
             .then(|| text.to_owned())
     };
+    let number = || plain(b"-+.e").filter(|text| is_number(text.as_bytes()));
     Some(match kind {
-        LiteralKind::Number | LiteralKind::Ordinal => plain(b"-+.")?,
+        LiteralKind::Number | LiteralKind::Ordinal => number()?,
         LiteralKind::Float => {
-            let number = plain(b"-+.e")?;
+            let number = number()?;
             let exponent = if number.contains('e') { "" } else { "e0" };
             number + exponent
         }
@@ -91,14 +93,7 @@ pub fn is_literal(kind: LiteralKind, charset: Option<&str>, text: &str) -> bool 
             .and_then(unhex),
         LiteralKind::Binary => quoted("X'").and_then(unhex),
     };
-    let numeric = !matches!(
-        kind,
-        LiteralKind::Quoted | LiteralKind::Text | LiteralKind::Binary
-    );
-    // Two signs in a row would begin a comment.
-    let number = || text.parse::<f64>().is_ok();
     value.is_some_and(|value| literal(kind, charset, &value).as_deref() == Some(text))
-        && (!numeric || number())
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
@@ -164,6 +159,8 @@ mod tests {
         let bad = [
             (LiteralKind::Number, None, ""),
             (LiteralKind::Number, None, "--1"),
+            (LiteralKind::Number, None, ".7"),
+            (LiteralKind::Number, None, "1-1"),
             (LiteralKind::Number, None, "1 OR 1"),
             (LiteralKind::Number, None, "'1'"),
             (LiteralKind::Float, None, "0.1"),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mysql::prelude::Queryable;
+use crate::server::driver::Ask;
 
 use super::source::{Source, SourceFile};
 use super::{Content, Restore, definer};

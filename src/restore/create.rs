@@ -11,26 +11,26 @@ const DEFER_FROM: u64 = 4 << 20;
 
 /// A table in up to three statements.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Staged {
+pub(crate) struct Staged {
     /// Creates the table.
-    pub(super) create: String,
+    pub(crate) create: String,
     /// Adds the secondary indexes, with the first one's name.
-    pub(super) keys: Option<Addition>,
+    pub(crate) keys: Option<Addition>,
     /// Adds the foreign keys, with the first one's name.
-    pub(super) foreign_keys: Option<Addition>,
+    pub(crate) foreign_keys: Option<Addition>,
 }
 
 /// An `ALTER TABLE` that adds things, all of them or none.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Addition {
-    pub(super) statement: String,
+pub(crate) struct Addition {
+    pub(crate) statement: String,
     /// The name of the first thing added: if it is there, all of them are.
-    pub(super) first: String,
+    pub(crate) first: String,
 }
 
 /// Decides how `table` is created. `rows_bytes` is the SQL text of its rows, `referenced` the
 /// tables that foreign keys point to: their indexes must be there when those are created.
-pub(super) fn stage(
+pub(crate) fn stage(
     table: &str,
     create: &str,
     rows_bytes: u64,
@@ -78,7 +78,7 @@ pub(super) fn stage(
 }
 
 /// The tables that the foreign keys of a `CREATE TABLE` point to.
-pub(super) fn references(create: &str) -> Vec<String> {
+pub(crate) fn references(create: &str) -> Vec<String> {
     let Some(parts) = Parts::of(create) else {
         return Vec::new();
     };

@@ -5,13 +5,13 @@ use std::ops::Range;
 
 /// The statement without its `DEFINER=…`; `None` where it creates nothing that has one. Works on
 /// bytes: the text may be in any character set that keeps ASCII where it is.
-pub(super) fn without(statement: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn without(statement: &[u8]) -> Option<Vec<u8>> {
     let clause = clause(statement)?;
     Some([&statement[..clause.start], &statement[clause.end..]].concat())
 }
 
 /// Statements, each beginning a line, without the `DEFINER=…` of any.
-pub(super) fn without_any(statements: Vec<u8>) -> Vec<u8> {
+pub(crate) fn without_any(statements: Vec<u8>) -> Vec<u8> {
     let lines = statements.split_inclusive(|byte| *byte == b'\n');
     let lines = lines.map(|line| without(line).unwrap_or_else(|| line.to_vec()));
     lines.collect::<Vec<_>>().concat()
@@ -19,7 +19,7 @@ pub(super) fn without_any(statements: Vec<u8>) -> Vec<u8> {
 
 /// The definer of what the statement creates, as the server states a user: `name@host`, or the
 /// name of a role.
-pub(super) fn of(statement: &[u8]) -> Option<String> {
+pub(crate) fn of(statement: &[u8]) -> Option<String> {
     let clause = clause(statement)?;
     let definer = &statement[clause.start + KEY.len()..clause.end];
     let name = identifier_end(definer, 0)?;
@@ -62,10 +62,10 @@ fn clause(statement: &[u8]) -> Option<Range<usize>> {
 fn identifier_end(text: &[u8], from: usize) -> Option<usize> {
     let quote = *text.get(from)?;
     if !matches!(quote, b'`' | b'\'' | b'"') {
-        let length = text[from..]
-            .iter()
-            .position(|byte| matches!(byte, b' ' | b'@'))?;
-        return Some(from + length);
+        let rest = &text[from..];
+        let end = rest.iter().position(|byte| matches!(byte, b' ' | b'@'));
+        let length = end.unwrap_or(rest.len());
+        return (length > 0).then_some(from + length);
     }
     let mut at = from + 1;
     loop {
@@ -105,6 +105,7 @@ mod tests {
             of(b"CREATE DEFINER=`role` FUNCTION f() RETURNS INT RETURN 1").unwrap(),
             "role"
         );
+        assert_eq!(of(b"CREATE DEFINER=role VIEW v AS").unwrap(), "role");
         assert_eq!(
             without_any(b"SET x=1;\nCREATE DEFINER=`a`@`b` VIEW v AS\nSELECT 1;\n".to_vec()),
             b"SET x=1;\nCREATE VIEW v AS\nSELECT 1;\n"
@@ -113,6 +114,7 @@ mod tests {
             "SET sql_mode=' DEFINER=`a`@`b` '",
             "CREATE VIEW `v` AS SELECT ' DEFINER=`a`@`b`'",
             "CREATE TABLE `t` (`a` int)",
+            "CREATE DEFINER= VIEW `v` AS SELECT 1",
         ] {
             assert_eq!(without(untouched.as_bytes()), None);
         }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};

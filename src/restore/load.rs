@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::create::{Addition, Staged};
 use super::crew::{Change, Crew, Meter, Worker, undecodable};

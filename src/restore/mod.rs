@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
+use crate::server::driver::Ask;
 use sha2::{Digest, Sha256};
 
 use crate::config::{ConnectionSettings, Identities};
@@ -26,16 +26,16 @@ use crate::server::{quote_identifier, quote_string};
 use crate::store::manifest::TableKind;
 
 mod compare;
-mod create;
+pub(crate) mod create;
 mod crew;
-mod definer;
+pub(crate) mod definer;
 mod ledger;
 mod load;
-mod portable;
+pub(crate) mod portable;
 mod rights;
 mod session;
-mod source;
-mod statements;
+pub(crate) mod source;
+pub(crate) mod statements;
 mod target;
 
 use create::Staged;

@@ -60,7 +60,7 @@ pub(super) fn check(
 }
 
 /// The `CREATE TABLE` statement of a structure file.
-pub(super) fn create_statement(file: &[u8]) -> Option<String> {
+pub(crate) fn create_statement(file: &[u8]) -> Option<String> {
     let mut statements = Statements::new(file);
     while let Ok(Some(statement)) = statements.next() {
         if statement.starts_with(b"CREATE TABLE ") {

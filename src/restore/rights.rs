@@ -11,10 +11,10 @@ use super::statements::Statements;
 use super::{Content, Request, definer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::server::connect::query_error;
+use crate::server::driver::Ask;
 use crate::server::flavor::Flavor;
 use crate::server::privileges::Privileges;
 use crate::server::quote_identifier;
-use mysql::prelude::Queryable;
 
 /// Refuses, naming the privileges, where the user lacks some.
 pub(super) fn check(

@@ -1,11 +1,10 @@
 //! A connection of a restore: it has the settings under which the server takes back what it once
 //! took, and an interrupt ends the wait for what runs on it.
 
-use mysql::prelude::Queryable;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::connect::{Connector, query_error};
+use crate::server::driver::Ask;
 use crate::server::line::Line;
 use crate::server::rows::execute;
 

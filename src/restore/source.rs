@@ -14,17 +14,17 @@ use crate::store::open::{self, Backup};
 
 /// A file and the backup it lies in.
 #[derive(Debug, Clone)]
-pub(super) struct SourceFile {
+pub(crate) struct SourceFile {
     pub(super) backup: usize,
     pub(super) entry: FileEntry,
 }
 
 /// A table or sequence.
 #[derive(Debug, Clone)]
-pub(super) struct SourceTable {
+pub(crate) struct SourceTable {
     pub(super) name: String,
     pub(super) kind: TableKind,
-    pub(super) structure: SourceFile,
+    pub(crate) structure: SourceFile,
     /// Its rows, in the backup of that number.
     pub(super) rows: Option<(usize, DataEntry)>,
     pub(super) auto_increment: Option<u64>,
@@ -32,7 +32,7 @@ pub(super) struct SourceTable {
 
 /// A view, routine or event, a package, or all triggers of a table.
 #[derive(Debug, Clone)]
-pub(super) struct SourceObject {
+pub(crate) struct SourceObject {
     pub(super) kind: String,
     pub(super) name: String,
     pub(super) file: SourceFile,
@@ -40,7 +40,7 @@ pub(super) struct SourceObject {
 
 /// The backups, and what of them is to be restored.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pub(super) backups: Vec<Backup>,
     pub(super) database: DatabaseEntry,
     /// `mariadb` or `mysql`.
@@ -62,6 +62,11 @@ impl Source {
             .iter()
             .map(|dir| Backup::open(dir))
             .collect::<Result<Vec<_>>>()?;
+        Source::of(backups, request)
+    }
+
+    /// The same, of backups that are open.
+    pub(crate) fn of(backups: Vec<Backup>, request: &Request) -> Result<Source> {
         let Some(first) = backups.first() else {
             return Err(config("no backup directory is named"));
         };

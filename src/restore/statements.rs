@@ -7,7 +7,7 @@ use std::io::{self, BufRead};
 use memchr::{memchr2, memchr3};
 
 /// The statements of a file, without their delimiters; comments between them are left out.
-pub(super) struct Statements<R> {
+pub(crate) struct Statements<R> {
     source: R,
     /// The statement, and behind it what has been read of the next line.
     text: Vec<u8>,
@@ -18,7 +18,7 @@ pub(super) struct Statements<R> {
 }
 
 impl<R: BufRead> Statements<R> {
-    pub(super) fn new(source: R) -> Self {
+    pub(crate) fn new(source: R) -> Self {
         Statements {
             source,
             text: Vec::new(),
@@ -29,7 +29,7 @@ impl<R: BufRead> Statements<R> {
 
     /// The next statement; `None` at the end of the file. A file that ends within a statement is
     /// an error ([`io::ErrorKind::UnexpectedEof`]).
-    pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         self.text.clear();
         let mut quote = None;
         loop {

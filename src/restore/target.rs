@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::{FromRow, Queryable};
+use mysql::prelude::FromRow;
 
 use super::ledger;
 use super::session::Session;

@@ -58,14 +58,14 @@ const MICROSECOND_DIGITS: usize = 6;
 
 /// Turns rows of one result into the text protocol's form.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     forms: Vec<Form>,
     row: Vec<u8>,
 }
 
 impl Decoder {
     /// For a result with these columns.
-    pub(super) fn new(columns: &[Column]) -> Decoder {
+    pub(crate) fn new(columns: &[Column]) -> Decoder {
         Decoder {
             forms: columns.iter().map(Form::of).collect(),
             row: Vec::new(),
@@ -73,13 +73,13 @@ impl Decoder {
     }
 
     /// Cells in each row.
-    pub(super) fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.forms.len()
     }
 
     /// The row of a packet: a zero byte, a bit for each column that is NULL (the first two are
     /// not used), and the values of the others.
-    pub(super) fn decode(&mut self, packet: &[u8]) -> Result<&[u8]> {
+    pub(crate) fn decode(&mut self, packet: &[u8]) -> Result<&[u8]> {
         self.row.clear();
         let nulls = (self.forms.len() + 2).div_ceil(8);
         let (head, mut rest) = packet
@@ -102,7 +102,7 @@ impl Decoder {
     }
 
     /// The row that the driver has read.
-    pub(super) fn take(&mut self, values: Vec<Option<Value>>) -> Result<&[u8]> {
+    pub(crate) fn take(&mut self, values: Vec<Option<Value>>) -> Result<&[u8]> {
         self.row.clear();
         if values.len() != self.forms.len() {
             return Err(malformed());

@@ -4,9 +4,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use mysql::prelude::Queryable;
 use mysql::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
+use super::driver::{Ask, guarded};
 use super::line::{Line, Lines, TURN};
 use crate::config::{ConnectionSettings, SslMode};
 use crate::error::{Error, ErrorKind, Result};
@@ -167,7 +167,7 @@ impl Connector {
         let options = self.options.clone();
         std::thread::Builder::new()
             .name("connect".into())
-            .spawn(move || sender.send(Conn::new(options)))?;
+            .spawn(move || sender.send(guarded(|| Conn::new(options))))?;
         let deadline = Instant::now() + LOGIN_TIMEOUT;
         loop {
             match answer.recv_timeout(TURN) {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::connect::{Connector, query_error};
 use super::flavor::Flavor;

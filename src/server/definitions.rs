@@ -1,13 +1,13 @@
 //! The text of objects as the server states it (`SHOW CREATE …`), with the session settings
 //! under which it was written. Texts are raw bytes in the object's own character set.
 
-use mysql::prelude::Queryable;
+use crate::server::driver::Ask;
 use mysql::{Row, Value};
 
-use super::catalog::Routine;
+use super::catalog::{Routine, plain};
 use super::connect::query_error;
-use super::quote_identifier;
 use super::snapshot::Session;
+use super::{is_plain_name, quote_identifier};
 use crate::error::{Error, ErrorKind, Result};
 
 /// An object's text and what it depends on.
@@ -138,7 +138,10 @@ fn show(
             "character_set_client" => definition.charset_client = Some(value),
             "collation_connection" => definition.collation_connection = Some(value),
             "time_zone" => definition.time_zone = Some(value),
-            "Database Collation" => definition.database_collation = Some(value),
+            "Database Collation" => {
+                plain(&value)?;
+                definition.database_collation = Some(value);
+            }
             _ => {}
         }
     }
@@ -150,8 +153,4 @@ fn show(
         .hint("the backup user lacks a privilege on it"));
     }
     Ok(definition)
-}
-
-fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::connect::query_error;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,9 +1,8 @@
 //! The short locks under which transactions are opened where the server has no lock-free way
 //! to one state. Every wait is bounded; when it expires, the error names who is in the way.
 
-use mysql::prelude::Queryable;
-
 use super::connect::{Connector, query_error};
+use super::driver::Ask;
 use super::flavor::Flavor;
 use super::line::Line;
 use super::quote_identifier;

@@ -1,11 +1,12 @@
 //! All talk with the database server: connecting, what it is and may do for us, the catalog,
 //! the sealed pool of snapshot connections, and rows straight from the wire.
 
-mod binary;
+pub(crate) mod binary;
 pub mod catalog;
 pub mod connect;
 pub mod consistency;
 pub mod definitions;
+pub mod driver;
 pub mod flavor;
 pub mod line;
 pub mod lock;
@@ -17,6 +18,11 @@ pub mod wire;
 /// Quotes an identifier with backticks.
 pub fn quote_identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
+}
+
+/// Whether a name can stand in a statement as it is, as those of character sets and collations do.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Quotes identifiers and joins them with commas.

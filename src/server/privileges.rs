@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 
 use super::connect::query_error;
 use super::flavor::{Flavor, Product};

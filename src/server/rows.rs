@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::binary::Decoder;
 use super::connect::{Connector, query_error};
+use super::driver::guarded;
 use super::line::{Line, TURN};
 use super::wire::{PacketReader, read_ok, read_result_head, read_row, write_cell};
 use crate::error::{Error, ErrorKind, Result};
@@ -88,7 +89,7 @@ impl<'c> Rows<'c> {
             (Protocol::Text, false) => Rows::by_text(conn, query, interrupt),
             (Protocol::Binary, false) => Rows::by_statement(conn, query, interrupt),
             (Protocol::Text, true) => {
-                let result = conn.query_iter(query).map_err(cannot_read)?;
+                let result = guarded(|| conn.query_iter(query)).map_err(cannot_read)?;
                 let columns = result.columns().as_ref().len();
                 Ok(Rows::Driver(DriverRows {
                     result,
@@ -97,7 +98,7 @@ impl<'c> Rows<'c> {
                 }))
             }
             (Protocol::Binary, true) => {
-                let result = conn.exec_iter(query, ()).map_err(cannot_read)?;
+                let result = guarded(|| conn.exec_iter(query, ())).map_err(cannot_read)?;
                 let decoder = Decoder::new(result.columns().as_ref());
                 Ok(Rows::DriverBinary(DriverBinaryRows { result, decoder }))
             }
@@ -116,7 +117,7 @@ impl<'c> Rows<'c> {
     }
 
     fn by_statement(conn: &'c mut Conn, query: &str, interrupt: &'c Interrupt) -> Result<Rows<'c>> {
-        let statement = conn.prep(query).map_err(cannot_read)?;
+        let statement = guarded(|| conn.prep(query)).map_err(cannot_read)?;
         let decoder = Decoder::new(&statement.columns());
         let statement = statement.id();
         let socket = Socket {
@@ -182,20 +183,18 @@ impl RawBinaryRows<'_> {
 
 impl DriverBinaryRows<'_> {
     fn next_row(&mut self) -> Result<Option<&[u8]>> {
-        let Some(row) = self.result.next() else {
+        let Some(row) = guarded(|| self.result.next().transpose()).map_err(cannot_read)? else {
             return Ok(None);
         };
-        let row = row.map_err(cannot_read)?;
         self.decoder.take(row.unwrap_raw()).map(Some)
     }
 }
 
 impl DriverRows<'_> {
     fn next_row(&mut self) -> Result<Option<&[u8]>> {
-        let Some(row) = self.result.next() else {
+        let Some(row) = guarded(|| self.result.next().transpose()).map_err(cannot_read)? else {
             return Ok(None);
         };
-        let row = row.map_err(cannot_read)?;
         self.row.clear();
         for value in row.unwrap_raw() {
             match value {
@@ -334,7 +333,7 @@ pub fn execute(
     if connector.is_encrypted() {
         let kill = || connector.kill(number);
         let done = conn.watched(interrupt, kill, |conn, _| {
-            execute_by_driver(conn, statement)
+            guarded(|| execute_by_driver(conn, statement))
         });
         // What the driver says of a connection that was ended is not what happened.
         interrupt.check()?;

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::Queryable;
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 

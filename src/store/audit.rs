@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::checked_json;
 use super::files;
+use super::inventory::read_small;
 use super::manifest::{
     BackupKind, FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, RunRecord, SUMS_FILE,
 };
@@ -21,6 +22,8 @@ use crate::config::Compression;
 use crate::error::{Error, Result};
 
 const HASH_DIGITS: usize = 64;
+/// More bytes than any backup has, and so few that sums of such numbers are numbers.
+const MAX_BYTES: u64 = 1 << 56;
 
 /// What `SHA256SUMS` says: checksums by file.
 pub type Sums = BTreeMap<String, String>;
@@ -39,7 +42,7 @@ impl Backup {
 
     /// What is wrong with `SHA256SUMS`: it follows from the manifest, to the byte.
     pub fn check_sums(&self) -> Result<(), Flaw> {
-        let found = read_plain(&self.dir, SUMS_FILE)?;
+        let found = read_small(&self.dir, SUMS_FILE)?;
         let expected = sums(&self.manifest, &own_entry(&self.dir)?);
         if found == expected.as_bytes() {
             Ok(())
@@ -61,9 +64,6 @@ impl Backup {
     /// is another backup's. `SHA256SUMS` tells, where that is whole too: damage would leave most
     /// of a checksum as it was, or no checksum at all, and would not agree with the files.
     pub fn check_manifest(&self) -> Result<(), Flaw> {
-        if let Some(why) = inconsistency(&self.manifest) {
-            return Err(Flaw::Broken(why));
-        }
         let (Ok(sums), Ok(own)) = (read_sums(&self.dir), own_entry(&self.dir)) else {
             return Ok(());
         };
@@ -128,8 +128,14 @@ impl Damaged {
     }
 }
 
-/// Why a manifest cannot have been written by a backup.
-pub fn inconsistency(manifest: &Manifest) -> Option<String> {
+/// Why a manifest cannot have been written by a backup. None is read that has such a reason.
+pub(super) fn inconsistency(manifest: &Manifest) -> Option<String> {
+    if let Some(odd) = manifest.files().find(|entry| !files::is_safe(&entry.file)) {
+        return Some(format!("it names {:?}, no file of a backup", odd.file));
+    }
+    if let Some(why) = absurd_number(manifest) {
+        return Some(why);
+    }
     let mut seen = BTreeSet::new();
     if let Some(twice) = manifest.files().find(|entry| !seen.insert(&entry.file)) {
         return Some(format!("it names {} twice", twice.file));
@@ -180,20 +186,31 @@ pub fn inconsistency(manifest: &Manifest) -> Option<String> {
     })
 }
 
-fn read_plain(dir: &Path, relative: &str) -> Result<Vec<u8>, Flaw> {
-    let (mut file, _) = open_plain(dir, relative)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(Flaw::Unreadable)?;
-    Ok(bytes)
+/// A number that no backup comes to. What is left can be added up.
+fn absurd_number(manifest: &Manifest) -> Option<String> {
+    let mut total = 0u64;
+    let mut add = |bytes: u64| {
+        total = total.saturating_add(bytes);
+        total <= MAX_BYTES
+    };
+    if !manifest.files().all(|entry| add(entry.bytes)) {
+        return Some("the sizes of its files are absurd".to_owned());
+    }
+    manifest.tables.iter().find_map(|(name, table)| {
+        let mut chunks = table.data.iter().flat_map(|data| &data.chunks);
+        // The shortest row takes more than a byte.
+        let sane = chunks.all(|chunk| add(chunk.raw_bytes) && chunk.rows <= chunk.raw_bytes);
+        (!sane).then(|| format!("the sizes of table `{name}` are absurd"))
+    })
 }
 
 fn read_run(dir: &Path) -> Result<RunRecord, Flaw> {
-    checked_json::parse(&read_plain(dir, RUN_FILE)?).map_err(Flaw::Broken)
+    checked_json::parse(&read_small(dir, RUN_FILE)?).map_err(Flaw::Broken)
 }
 
 /// The manifest as `SHA256SUMS` names it.
 fn own_entry(dir: &Path) -> Result<FileEntry, Flaw> {
-    let bytes = read_plain(dir, MANIFEST_FILE)?;
+    let bytes = read_small(dir, MANIFEST_FILE)?;
     Ok(FileEntry {
         file: MANIFEST_FILE.to_owned(),
         bytes: bytes.len() as u64,
@@ -214,11 +231,11 @@ fn sum_of(dir: &Path, file: &str) -> Option<String> {
 }
 
 fn read_sums(dir: &Path) -> Result<Sums, Flaw> {
-    parse_sums(&read_plain(dir, SUMS_FILE)?).map_err(Flaw::Broken)
+    parse_sums(&read_small(dir, SUMS_FILE)?).map_err(Flaw::Broken)
 }
 
 /// Reads `SHA256SUMS` as we write it.
-fn parse_sums(text: &[u8]) -> Result<Sums, String> {
+pub(crate) fn parse_sums(text: &[u8]) -> Result<Sums, String> {
     let text = std::str::from_utf8(text).map_err(|_| "it is no text".to_owned())?;
     if !text.ends_with('\n') {
         return Err("it ends within a line".to_owned());

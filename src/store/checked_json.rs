@@ -12,22 +12,33 @@ use crate::error::{Error, ErrorKind, Result};
 const KEY: &str = ",\n  \"checksum\": \"sha256:";
 const END: &str = "\"\n}\n";
 const HEX_DIGITS: usize = 64;
+/// The largest text that is written or read: a manifest of about a million chunks.
+pub(super) const MAX_BYTES: u64 = 256 << 20;
 
 /// The text of `value`, which serializes to an object with at least one key.
-pub(super) fn render(value: &impl Serialize) -> Result<Vec<u8>> {
+pub(crate) fn render(value: &impl Serialize) -> Result<Vec<u8>> {
     let cannot = || Error::new(ErrorKind::Internal, "cannot serialize");
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| cannot().because(e))?;
     if !text.ends_with(b"\n}") {
         return Err(cannot());
     }
     text.truncate(text.len() - 2);
-    let checksum = hex(&Sha256::digest(&text));
-    text.extend_from_slice(format!("{KEY}{checksum}{END}").as_bytes());
+    seal(&mut text);
+    if text.len() as u64 > MAX_BYTES {
+        let what = "there are too many files for one manifest";
+        return Err(Error::new(ErrorKind::Config, what).hint("make chunk_size larger"));
+    }
     Ok(text)
 }
 
+/// Ends the text of an object, which lacks its last brace, with its checksum.
+pub(crate) fn seal(text: &mut Vec<u8>) {
+    let checksum = hex(&Sha256::digest(&text));
+    text.extend_from_slice(format!("{KEY}{checksum}{END}").as_bytes());
+}
+
 /// Reads what [`render`] wrote; says why not where a byte is not as it was.
-pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     match holds(text) {
         None => Err("it does not end with its checksum".to_owned()),
         Some(false) => Err("its content does not match its checksum".to_owned()),
@@ -37,7 +48,7 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
 
 /// Whether the checksum at the end of `text` is that of what stands before it; `None` where
 /// there is no checksum.
-pub(super) fn holds(text: &[u8]) -> Option<bool> {
+pub(crate) fn holds(text: &[u8]) -> Option<bool> {
     let tail = KEY.len() + HEX_DIGITS + END.len();
     let (body, tail) = text.split_at(text.len().checked_sub(tail)?);
     let checksum = tail

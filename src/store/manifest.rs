@@ -5,7 +5,9 @@
 //! of their own (`checked_json.rs`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Category;
@@ -31,6 +33,7 @@ pub struct Manifest {
     /// The database that was saved.
     pub database: DatabaseEntry,
     /// Tables and sequences by name.
+    #[serde(deserialize_with = "each_once")]
     pub tables: BTreeMap<String, TableEntry>,
     /// Other objects, in the order in which they can be created.
     pub objects: Vec<ObjectEntry>,
@@ -41,6 +44,31 @@ pub struct Manifest {
     /// leaves out (digests, AUTO_INCREMENT counters, bounds of chunks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private: Option<FileEntry>,
+}
+
+/// Tables by name. Of two with one name the last would count, and nobody would miss the other.
+fn each_once<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, TableEntry>, D::Error> {
+    struct Tables;
+    impl<'de> Visitor<'de> for Tables {
+        type Value = BTreeMap<String, TableEntry>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("tables by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut tables = BTreeMap::new();
+            while let Some((name, table)) = map.next_entry()? {
+                if tables.insert(name, table).is_some() {
+                    return Err(de::Error::custom("a table is named twice"));
+                }
+            }
+            Ok(tables)
+        }
+    }
+    deserializer.deserialize_map(Tables)
 }
 
 /// Which of a run's directories a manifest describes.

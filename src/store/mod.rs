@@ -10,9 +10,9 @@ pub mod private;
 pub mod sink;
 pub mod staging;
 
-mod checked_json;
+pub(crate) mod checked_json;
 mod crypt;
 mod files;
-mod inventory;
+pub(crate) mod inventory;
 mod lock;
 mod publish;

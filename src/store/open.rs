@@ -21,6 +21,9 @@ use super::publish::{JOURNAL, LATEST, WORK_DIR};
 use crate::config::Identities;
 use crate::error::{Error, ErrorKind, Result};
 
+/// No server takes a statement, and so no definition, of more bytes.
+pub const MAX_DEFINITION: u64 = 1 << 30;
+
 /// A backup directory whose manifest is sound.
 #[derive(Debug)]
 pub struct Backup {
@@ -134,19 +137,8 @@ impl Backup {
         }
         let flaw = match inventory::read_manifest(&dir)? {
             Found::Manifest(manifest) => {
-                let odd = manifest.files().find(|entry| !files::is_safe(&entry.file));
-                match odd.map(|entry| entry.file.clone()) {
-                    Some(odd) => Flaw::Broken(format!("it names {odd:?}, no file of a backup")),
-                    None => {
-                        return Ok(Opened::Sound(Box::new(Backup {
-                            run: inventory::read_run(&dir),
-                            dir,
-                            manifest: *manifest,
-                            identities: None,
-                            private_flaw: None,
-                        })));
-                    }
-                }
+                let run = inventory::read_run(&dir);
+                return Ok(Opened::Sound(Box::new(Backup::of(dir, *manifest, run))));
             }
             // A publication that was begun takes the manifest away first, and puts it back.
             Found::Nothing if dir.join(SUMS_FILE).exists() && !dir.join(WORK_DIR).exists() => {
@@ -162,6 +154,17 @@ impl Backup {
             }
         };
         Ok(Opened::Damaged(Damaged { dir, flaw }))
+    }
+
+    /// The backup in `dir`, whose manifest is sound.
+    pub(crate) fn of(dir: PathBuf, manifest: Manifest, run: Option<RunRecord>) -> Backup {
+        Backup {
+            dir,
+            manifest,
+            run,
+            identities: None,
+            private_flaw: None,
+        }
     }
 
     /// Makes the rows of an encrypted backup readable, and completes its manifest; nothing has to
@@ -256,6 +259,10 @@ impl Backup {
     pub fn read(&self, entry: &FileEntry) -> Result<Vec<u8>> {
         let read = || {
             let mut file = self.file(entry)?;
+            if entry.bytes > MAX_DEFINITION {
+                let why = format!("{} bytes are too many for a definition", entry.bytes);
+                return Err(Flaw::Broken(why));
+            }
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(Flaw::Unreadable)?;
             file.finish()?;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::server::quote_identifier;
 use crate::store::manifest::FileEntry;
-use crate::store::open::{Backup, CheckedFile, Flaw, check_encrypted};
+use crate::store::open::{Backup, CheckedFile, Flaw, MAX_DEFINITION, check_encrypted};
 use crate::tally::{Step, Tally};
 
 const BUFFER: usize = 1 << 17;
@@ -208,7 +208,7 @@ impl Rows {
 /// said without understanding SQL.
 fn definition(file: &mut Watched<'_>, kind: &str, name: &str) -> Verdict {
     let mut text = Vec::new();
-    if let Err(e) = file.read_to_end(&mut text) {
+    if let Err(e) = file.take(MAX_DEFINITION).read_to_end(&mut text) {
         return Verdict::Unreadable { why: e.to_string() };
     }
     let creates = body::statements(&text).is_some_and(|text| creates(text, kind, name));

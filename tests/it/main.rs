@@ -8,6 +8,7 @@
 
 mod compare;
 mod corpus;
+mod proxy;
 mod server;
 mod site;
 
@@ -21,7 +22,11 @@ mod edges;
 mod encryption;
 mod faults;
 mod grants;
+mod handed_in;
+mod hostile;
+mod injection;
 mod memory;
+mod misconfigured;
 mod odd;
 mod random;
 mod restore;

@@ -2,7 +2,7 @@
 //! server. The optimizer's estimate, which costs nothing, says which ranges may have changed;
 //! those are counted, and no others.
 
-use mysql::prelude::Queryable;
+use crate::server::driver::Ask;
 
 use super::{Course, Split};
 use crate::error::Result;

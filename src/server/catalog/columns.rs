@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mysql::Conn;
 
 use super::tables::Table;
-use super::{Catalog, rows};
+use super::{Catalog, plain, rows};
 use crate::error::Result;
 use crate::server::flavor::Flavor;
 
@@ -121,6 +121,7 @@ pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         let Some(table) = catalog.tables.get_mut(&table) else {
             continue;
         };
+        charset.as_deref().map_or(Ok(()), plain)?;
         let extra = extra.unwrap_or_default();
         let period = match expression.as_deref() {
             Some("ROW START") => Some(Period::Start),

@@ -9,8 +9,9 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::server::driver::Ask;
 use mysql::Conn;
-use mysql::prelude::{FromRow, Queryable};
+use mysql::prelude::FromRow;
 
 pub use columns::{Column, Period};
 pub use keys::Key;
@@ -20,6 +21,7 @@ pub use tables::Table;
 
 use super::connect::query_error;
 use super::flavor::Flavor;
+use super::is_plain_name;
 use crate::config::ObjectKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::DatabaseEntry;
@@ -117,6 +119,15 @@ fn rows<T: FromRow>(conn: &mut Conn, query: &str) -> Result<Vec<T>> {
         .map_err(|e| query_error("cannot read the catalog", e))
 }
 
+/// A character set or collation, whose name stands in statements without quotes.
+pub(super) fn plain(name: &str) -> Result<()> {
+    if is_plain_name(name) {
+        return Ok(());
+    }
+    let what = format!("the server names a character set or collation {name:?}, which is no name");
+    Err(Error::new(ErrorKind::Failed, what))
+}
+
 fn database(conn: &mut Conn) -> Result<DatabaseEntry> {
     let query = "SELECT SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME \
                  FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
@@ -129,6 +140,8 @@ fn database(conn: &mut Conn) -> Result<DatabaseEntry> {
             "the database cannot be seen by this user",
         )
     })?;
+    plain(&charset)?;
+    plain(&collation)?;
     Ok(DatabaseEntry {
         name,
         charset,

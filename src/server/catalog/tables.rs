@@ -26,6 +26,9 @@ const ELSEWHERE: [&str; 8] = [
     "SPIDER",
 ];
 
+/// More rows or bytes than there are; so many can be added up.
+const MOST: u64 = 1 << 48;
+
 /// A base table or sequence.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -131,8 +134,8 @@ pub(super) fn read(
             kind,
             engine,
             transactional: listed.transactional,
-            rows,
-            data_bytes,
+            rows: rows.min(MOST),
+            data_bytes: data_bytes.min(MOST),
             auto_increment,
             lax_foreign_keys: false,
             columns: Vec::new(),

@@ -145,7 +145,7 @@ fn feed(server: &Server, database: &str, file: &Path) -> Option<String> {
 }
 
 /// Restores a backup into `database` with our own verb. Returns what failed and what differs.
-fn restore(
+pub(crate) fn restore(
     server: &Server,
     database: &str,
     site: &Site,

@@ -1,0 +1,145 @@
+//! The `mysql` crate's questions to a server, with what it leaves to its callers: an answer that
+//! is not of the shape asked for is an error, one that panics the crate too (it looks into
+//! packets without asking whether they are long enough), and no answer is collected without an
+//! end. Used for everything but the rows of tables.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mysql::prelude::{AsStatement, FromRow, Protocol, Queryable};
+use mysql::{Conn, Params, QueryResult, Row, Value};
+
+/// What a catalog comes to at most, in bytes as the server sends it: some two million columns.
+const MAX_ANSWER: usize = 1 << 30;
+/// What a value takes up beside its bytes.
+const VALUE: usize = 16;
+
+thread_local! {
+    static CALLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in the driver. A panic there is caught, and tells of the server: it is
+/// none of ours to report.
+pub fn is_calling() -> bool {
+    CALLING.get()
+}
+
+/// Calls the driver; what panics it is an error of the connection, which is not to be used again.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> mysql::Result<T>) -> mysql::Result<T> {
+    let before = CALLING.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(call));
+    CALLING.set(before);
+    done.unwrap_or_else(|_| Err(broken("the server sent what nobody understands")))
+}
+
+fn broken(what: &str) -> mysql::Error {
+    mysql::Error::IoError(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// The driver's methods of these names, guarded.
+pub(crate) trait Ask {
+    /// All rows.
+    fn query<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Vec<T>>;
+    /// The first row.
+    fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>>;
+    /// No row.
+    fn query_drop<Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<()>;
+    /// The first row of a statement with parameters.
+    fn exec_first<T: FromRow, S: AsStatement, P: Into<Params>>(
+        &mut self,
+        statement: S,
+        parameters: P,
+    ) -> mysql::Result<Option<T>>;
+}
+
+impl Ask for Conn {
+    fn query<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Vec<T>> {
+        guarded(|| all(Queryable::query_iter(self, query)?))
+    }
+
+    fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>> {
+        Ok(Ask::query(self, query)?.into_iter().next())
+    }
+
+    fn query_drop<Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<()> {
+        Ask::query::<Row, _>(self, query).map(drop)
+    }
+
+    fn exec_first<T: FromRow, S: AsStatement, P: Into<Params>>(
+        &mut self,
+        statement: S,
+        parameters: P,
+    ) -> mysql::Result<Option<T>> {
+        let rows = guarded(|| all(Queryable::exec_iter(self, statement, parameters)?))?;
+        Ok(rows.into_iter().next())
+    }
+}
+
+/// All rows of an answer.
+fn all<T: FromRow, P: Protocol>(answer: QueryResult<'_, '_, '_, P>) -> mysql::Result<Vec<T>> {
+    // Dropped, it would read what is left, for which there may be no end.
+    let mut answer = ManuallyDrop::new(answer);
+    let rows = answer.by_ref().map(|row| {
+        let row = row?;
+        Ok((bytes_of(&row), T::from_row_opt(row).ok()))
+    });
+    let rows = collect(rows, MAX_ANSWER)?;
+    drop(ManuallyDrop::into_inner(answer));
+    Ok(rows)
+}
+
+fn other_shape() -> mysql::Error {
+    broken("the server sent another answer than was asked for")
+}
+
+/// Rows with their sizes; `None` for one of another shape. Takes no more than `limit` bytes.
+fn collect<T>(
+    rows: impl Iterator<Item = mysql::Result<(usize, Option<T>)>>,
+    limit: usize,
+) -> mysql::Result<Vec<T>> {
+    let (mut found, mut left) = (Vec::new(), limit);
+    for row in rows {
+        let (bytes, row) = row?;
+        left = left
+            .checked_sub(bytes)
+            .ok_or_else(|| broken("the server sent more than any catalog holds"))?;
+        found.push(row.ok_or_else(other_shape)?);
+    }
+    Ok(found)
+}
+
+fn bytes_of(row: &Row) -> usize {
+    let values = (0..row.len()).map(|at| match row.as_ref(at) {
+        Some(Value::Bytes(bytes)) => VALUE + bytes.len(),
+        _ => VALUE,
+    });
+    values.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_an_end_is_not_collected() {
+        let endless = std::iter::repeat_with(|| Ok((100, Some("a name"))));
+        let error = collect(endless, 10_000).unwrap_err();
+        assert!(error.to_string().contains("more than any catalog"));
+        let few = [Ok((100, Some("a"))), Ok((100, Some("b")))];
+        assert_eq!(collect(few.into_iter(), 200).unwrap(), ["a", "b"]);
+        let odd = [Ok((100, Some("a"))), Ok((100, None))];
+        assert!(collect(odd.into_iter(), 200).is_err());
+    }
+
+    #[test]
+    fn a_panic_of_the_driver_is_an_error_and_none_of_ours() {
+        let empty: Vec<u8> = Vec::new();
+        let answer = guarded(|| {
+            assert!(is_calling());
+            Ok(empty[0])
+        });
+        assert!(answer.is_err() && !is_calling());
+    }
+}
