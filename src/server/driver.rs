@@ -60,11 +60,11 @@ impl Ask for Conn {
     }
 
     fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>> {
-        Ok(self.query(query)?.into_iter().next())
+        Ok(Ask::query(self, query)?.into_iter().next())
     }
 
     fn query_drop<Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<()> {
-        self.query::<Row, _>(query).map(drop)
+        Ask::query::<Row, _>(self, query).map(drop)
     }
 
     fn exec_first<T: FromRow, S: AsStatement, P: Into<Params>>(
