@@ -108,8 +108,12 @@ impl Site {
             ("ignore", &lists.ignore),
         ];
         for (key, tables) in all {
-            // JSON is YAML, and quotes what needs quoting.
-            writeln!(text, "{key}: {}", serde_json::to_string(tables).unwrap()).unwrap();
+            // JSON is YAML, and quotes what needs quoting, but for what else ends a line in YAML.
+            let mut list = serde_json::to_string(tables).unwrap();
+            for end in ['\u{85}', '\u{2028}', '\u{2029}'] {
+                list = list.replace(end, &format!("\\u{:04x}", u32::from(end)));
+            }
+            writeln!(text, "{key}: {list}").unwrap();
         }
         fs::write(self.path("schema_backup.conf"), text + more).unwrap();
     }
