@@ -67,13 +67,22 @@ impl Error {
 
     /// A file or directory that cannot be written. Names the path.
     pub fn write(path: &std::path::Path, doing: &str, source: std::io::Error) -> Self {
+        use std::io::ErrorKind::{
+            FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        };
         let hint = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Some("free some space there, or choose another directory; nothing was published")
+            StorageFull | QuotaExceeded => Some(format!(
+                "free some space there, or choose another directory{}; the previous backup is \
+                 whole",
+                room(path)
+            )),
+            PermissionDenied | ReadOnlyFilesystem => {
+                Some("the user running schema_backup needs write permission there".to_owned())
             }
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                Some("the user running schema_backup needs write permission there")
-            }
+            FileTooLarge => Some(
+                "a limit on the size of files was met: see `ulimit -f`, and the file system's own"
+                    .to_owned(),
+            ),
             _ => None,
         };
         let error = Error::new(
@@ -130,6 +139,19 @@ impl Error {
     /// The error that a raised interrupt turns into.
     pub fn interrupted() -> Self {
         Error::new(ErrorKind::Interrupted, "interrupted")
+    }
+}
+
+/// What is left of the file system that `path` lies on, in brackets, if it can be told.
+fn room(path: &std::path::Path) -> String {
+    let there = path.ancestors().find(|path| path.exists());
+    match there.and_then(|there| rustix::fs::statvfs(there).ok()) {
+        Some(stat) => format!(
+            " ({} bytes and {} inodes are free)",
+            stat.f_bavail.saturating_mul(stat.f_frsize),
+            stat.f_favail
+        ),
+        None => String::new(),
     }
 }
 

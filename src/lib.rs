@@ -11,6 +11,8 @@
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
 //!
+//! Where data is encrypted, a sink in front of the file's does it, frame by frame.
+//!
 //! The way back is shorter: [`restore`] hashes a file while it reads it, takes it apart into
 //! statements again, and sends each chunk as one transaction over one of several connections.
 //!
@@ -47,10 +49,13 @@ pub mod store;
 pub mod survey;
 pub mod verify;
 
+mod failpoint;
 mod tally;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
+#[cfg(feature = "failpoints")]
+pub use failpoint::{POINTS as FAILPOINTS, VARIABLE as FAILPOINT_VARIABLE};
 pub use interrupt::Interrupt;
 
 use std::path::PathBuf;

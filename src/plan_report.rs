@@ -50,12 +50,22 @@ pub fn run(
             .path(kind)
             .map(|path| path.display().to_string())
     };
+    let recipients = |kind, category| -> Result<usize> {
+        let encryption = &request.config.encryption;
+        let wanted = destinations.path(kind).is_some();
+        let recipients = wanted
+            .then(|| encryption.recipients(category))
+            .transpose()?;
+        Ok(recipients.flatten().map_or(0, |all| all.count()))
+    };
     Ok(PlanReport {
         server: survey.flavor.to_string(),
         database: request.connection.database.clone(),
         host_dir: destinations.host.display().to_string(),
         user_data_dir: text(BackupKind::UserData),
+        user_data_recipients: recipients(BackupKind::UserData, Category::Local)?,
         ephemeral_dir: text(BackupKind::Ephemeral),
+        ephemeral_recipients: recipients(BackupKind::Ephemeral, Category::Ephemeral)?,
         consistency: request.config.consistency.to_string(),
         tables,
         objects,

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::config::PASSWORD_VARIABLE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 
@@ -67,6 +68,8 @@ impl Default for Systemctl {
 impl ServiceManager for Systemctl {
     fn run(&self, verb: Verb, service: &str) -> Result<()> {
         let output = Command::new(&self.program)
+            // What it runs has no use for our secrets.
+            .env_remove(PASSWORD_VARIABLE)
             // Not ours, so that a Ctrl-C meant for the run does not end it.
             .process_group(0)
             .args([verb.to_string().as_str(), "--", service])

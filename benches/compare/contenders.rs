@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mysql::prelude::Queryable;
@@ -117,6 +118,8 @@ impl<'a> Bench<'a> {
             backups: work.join("backups"),
         };
         fs::write(work.join("password"), PASSWORD)?;
+        // Others could read it otherwise, and then it would be refused.
+        fs::set_permissions(work.join("password"), fs::Permissions::from_mode(0o600))?;
         let tables = serde_json::to_string(&filled.tables)?;
         fs::write(work.join("bench.conf"), format!("local: {tables}\n"))?;
         if args.restore {

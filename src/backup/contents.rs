@@ -126,6 +126,7 @@ impl<'a> Contents<'a> {
                 Vec::new()
             },
             skipped_objects: self.skipped.clone(),
+            private: None,
         }
     }
 

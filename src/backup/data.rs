@@ -20,8 +20,6 @@ use crate::server::snapshot::{Session, SnapshotPool};
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};
 use crate::store::manifest::{ChunkEntry, DataEntry, TableKind, digest_text};
-use crate::store::names;
-use crate::store::sink::Sink;
 
 /// Bytes of a row that is shorter than most.
 const SHORT_ROW: u64 = 32;
@@ -132,9 +130,8 @@ fn save_sequences(
             text = zstd::bulk::compress(&text, level)
                 .map_err(|e| Error::new(ErrorKind::Internal, "zstd failed").because(e))?;
         }
-        let file = stagings
-            .of(*kind)?
-            .write(&names::data(name, 1, compression), &text)?;
+        let staging = stagings.of(*kind)?;
+        let file = staging.write_data(&staging.data_name(name, 1, compression), &text)?;
         let mut row = Vec::new();
         write_cell(&mut row, Some(next.to_string().as_bytes()));
         write_cell(&mut row, Some(cycles.to_string().as_bytes()));
@@ -167,6 +164,10 @@ fn previous_chunks(
     key: &ChunkKey,
 ) -> Option<Result<Previous, String>> {
     let manifest = stagings.of(item.data_kind?).ok()?.previous()?;
+    if manifest.is_encrypted() {
+        // Its bounds are rows' keys, which only the holders of an identity may read.
+        return None;
+    }
     let data = manifest.tables.get(&item.table.name)?.data.as_ref()?;
     Previous::of(data, item.table, key)
 }
@@ -329,7 +330,7 @@ fn jobs<'a>(
         let (rows, bytes) = plan.estimate(contents);
         for (chunk, range) in plan.ranges.iter().enumerate() {
             let staging = stagings.of(kind)?;
-            let file = names::data(name, plan.number(chunk), compression);
+            let file = staging.data_name(name, plan.number(chunk), compression);
             let last = chunk + 1 == plan.ranges.len();
             jobs.push(Job {
                 table: plan.item,
@@ -343,7 +344,7 @@ fn jobs<'a>(
                 compression,
                 estimated_rows: rows,
                 estimated_bytes: bytes,
-                open: Box::new(move || Ok(Box::new(staging.create(&file)?) as Box<dyn Sink>)),
+                open: Box::new(move || staging.create_data(&file)),
             });
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::Request;
-use crate::config::{self, Consistency};
+use crate::config::{self, Category, Consistency};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Destination, Event, Observer, Phase, Summary};
 use crate::interrupt::Interrupt;
@@ -40,11 +40,18 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     let report = Reporter::new(observer);
     let destinations = Destinations::of(request)?;
 
-    // A wrong password or configuration must not cost a service its uptime.
     report.phase(Phase::Catalog);
+    let targets = targets(&destinations, request)?;
+    // Whatever becomes of this run, an earlier one's backup shall be whole.
+    for target in &targets {
+        if let Some(warning) = Staging::complete_begun(target)? {
+            report.warn(&warning);
+        }
+    }
+    // A wrong password or configuration must not cost a service its uptime.
     let (mut survey, mut conn) = Survey::take(request, &destinations, interrupt)?;
     // Nor must a destination that cannot be had. What this makes goes again if the run fails.
-    let stagings = Stagings::begin(&destinations, request, &report)?;
+    let stagings = Stagings::begin(targets, &report)?;
     let services = if request.services == ServiceAction::None {
         None
     } else {
@@ -225,37 +232,55 @@ impl<'a> Reporter<'a> {
     }
 }
 
+/// Where the backups of this run go.
+fn targets(destinations: &Destinations, request: &Request) -> Result<Vec<Target>> {
+    let encryption = &request.config.encryption;
+    let kinds = [
+        (BackupKind::Host, Layout::InPlace, Access::Public, None),
+        (
+            BackupKind::UserData,
+            Layout::Timestamped,
+            Access::Private,
+            Some(Category::Local),
+        ),
+        (
+            BackupKind::Ephemeral,
+            Layout::InPlace,
+            Access::Private,
+            Some(Category::Ephemeral),
+        ),
+    ];
+    let mut targets = Vec::new();
+    for (kind, layout, access, encrypted) in kinds {
+        let Some(root) = destinations.path(kind) else {
+            continue;
+        };
+        let recipients = match encrypted {
+            Some(category) => encryption.recipients(category)?,
+            None => None,
+        };
+        targets.push(Target {
+            root: root.to_owned(),
+            layout,
+            access,
+            kind,
+            database: request.connection.database.clone(),
+            link_unchanged: request.config.link_unchanged,
+            recipients,
+        });
+    }
+    Ok(targets)
+}
+
 /// The staging areas of a run, by kind.
 pub(crate) struct Stagings(BTreeMap<BackupKind, Staging>);
 
 impl Stagings {
-    fn begin(
-        destinations: &Destinations,
-        request: &Request,
-        report: &Reporter<'_>,
-    ) -> Result<Stagings> {
+    fn begin(targets: Vec<Target>, report: &Reporter<'_>) -> Result<Stagings> {
         let mut stagings = BTreeMap::new();
-        for kind in [
-            BackupKind::Host,
-            BackupKind::UserData,
-            BackupKind::Ephemeral,
-        ] {
-            let Some(root) = destinations.path(kind) else {
-                continue;
-            };
-            let (layout, access) = match kind {
-                BackupKind::Host => (Layout::InPlace, Access::Public),
-                BackupKind::UserData => (Layout::Timestamped, Access::Private),
-                BackupKind::Ephemeral => (Layout::InPlace, Access::Private),
-            };
-            let staging = Staging::begin(Target {
-                root: root.to_owned(),
-                layout,
-                access,
-                kind,
-                database: request.connection.database.clone(),
-                link_unchanged: request.config.link_unchanged,
-            })?;
+        for target in targets {
+            let kind = target.kind;
+            let staging = Staging::begin(target)?;
             staging
                 .warnings()
                 .iter()

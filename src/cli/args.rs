@@ -63,7 +63,7 @@ Exit codes:
 const AFTER_VERIFY_HELP: &str = "\
 Without --against no server is needed: each file must be there, have the size and
 checksum that the manifest says, decompress, and be what its name says; and nothing
-else may lie there. With it, the rows of every saved table are read again in a
+else may lie there. Encrypted rows are looked into with --identity only. With it, the rows of every saved table are read again in a
 fresh snapshot, counted and digested, and every definition is compared.
 
 Examples:
@@ -171,6 +171,9 @@ pub(crate) struct RestoreArgs {
     /// Look at everything, write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Decrypt rows with the age identity in FILE; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -182,6 +185,9 @@ pub(crate) struct VerifyArgs {
     /// Check only part N of T of the data files; N from 1 to T together check all
     #[arg(long, value_name = "N/T")]
     pub(crate) sample: Option<Sample>,
+    /// Decrypt rows with the age identity in FILE; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// Compare with the live database as well (--database, else the one that was saved)
     #[arg(long)]
     pub(crate) against: bool,
@@ -251,6 +257,9 @@ pub(crate) struct ConnectionArgs {
     /// Read the password from the first line of FILE
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) password_file: Option<PathBuf>,
+    /// Accept files with a password or a key although others can read them
+    #[arg(long, global = true)]
+    pub(crate) allow_readable_credentials: bool,
     /// Read connection settings from the YAML section `database:` of FILE
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) db_config: Option<PathBuf>,

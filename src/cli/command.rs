@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use schema_backup::config::{self, ConnectionOverrides};
+use schema_backup::config::{self, ConnectionOverrides, Exposure};
 use schema_backup::service::ServiceAction;
 use schema_backup::{Error, ErrorKind, Result};
 
@@ -200,6 +200,11 @@ fn overrides(connection: ConnectionArgs, tls: TlsArgs) -> ConnectionOverrides {
         ssl_ca: tls.ssl_ca,
         ssl_cert: tls.ssl_cert,
         ssl_key: tls.ssl_key,
+        exposure: if connection.allow_readable_credentials {
+            Exposure::Allowed
+        } else {
+            Exposure::Refused
+        },
     }
 }
 

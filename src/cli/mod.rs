@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use schema_backup::{Error, ErrorKind, Event, Interrupt, Observer, Request, Result};
@@ -30,6 +31,8 @@ mod verify;
 
 /// Runs the program as the process was called.
 pub(crate) fn main() -> ExitCode {
+    // Before there is anything in memory that a core dump could show.
+    secrets::refuse_core_dumps();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let args = match secrets::refuse(&arguments).map(|()| args::parse(&arguments)) {
         Ok(Ok(args)) => args,
@@ -107,7 +110,10 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
         }
         Verb::Restore(restoring) => {
             let ask = || password::ask(interrupt);
-            let request = command.options.restore_request(restoring, ask)?;
+            let ask_passphrase = |file: &Path| password::ask_passphrase(file, interrupt);
+            let request = command
+                .options
+                .restore_request(restoring, ask, ask_passphrase)?;
             let display = progress::start(command);
             let summary = schema_backup::restore::run(&request, display.as_ref(), interrupt)?;
             drop(display);
@@ -117,9 +123,9 @@ fn dispatch(command: &Command, interrupt: &Interrupt) -> Result<()> {
             Ok(())
         }
         Verb::Verify(args) => {
-            let request = command
-                .options
-                .verify_request(args, || password::ask(interrupt))?;
+            let ask = || password::ask(interrupt);
+            let ask_passphrase = |file: &Path| password::ask_passphrase(file, interrupt);
+            let request = command.options.verify_request(args, ask, ask_passphrase)?;
             let display = progress::start(command);
             let report = schema_backup::verify::run(&request, display.as_ref(), interrupt)?;
             drop(display);
@@ -194,6 +200,7 @@ fn fail(error: &Error) -> ExitCode {
 fn from_panic(reported: Option<Panic>) -> Error {
     let message = reported.map_or_else(|| "internal error: panic".into(), |panic| panic.message);
     Error::new(ErrorKind::Internal, message).hint(
-        "this is a defect of schema_backup, please report it; the previous backup is as it was",
+        "this is a defect of schema_backup, please report it; the previous backup is whole, or \
+         the next run completes the one that was being published",
     )
 }

@@ -1,12 +1,13 @@
 //! How the flags apply over the files they name: what each verb of the library is asked.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schema_backup::config::{
     self, Compression, CompressionByCategory, Config, ConnectionOverrides, ConnectionSettings,
-    Consistency, Environment, ObjectKind, Secret,
+    Consistency, Environment, Identities, ObjectKind, Secret,
 };
 use schema_backup::restore::{self, Content};
 use schema_backup::service::ServiceAction;
@@ -46,6 +47,7 @@ pub(crate) struct Restoring {
     resume: bool,
     skip_definer: bool,
     pub(crate) dry_run: bool,
+    identities: Vec<PathBuf>,
 }
 
 impl From<RestoreArgs> for Restoring {
@@ -63,6 +65,7 @@ impl From<RestoreArgs> for Restoring {
             resume: args.resume,
             skip_definer: args.skip_definer,
             dry_run: args.dry_run,
+            identities: args.identity,
         }
     }
 }
@@ -91,7 +94,9 @@ impl Options {
         &self,
         restoring: &Restoring,
         ask: impl FnOnce() -> Result<Secret>,
+        ask_passphrase: impl FnMut(&Path) -> Result<Secret>,
     ) -> Result<restore::Request> {
+        let identities = self.identities(&restoring.identities, ask_passphrase)?;
         let mut overrides = self.connection.clone();
         overrides.database = match &restoring.into {
             Some(into) => Some(into.clone()),
@@ -114,6 +119,7 @@ impl Options {
             resume: restoring.resume,
             skip_definer: restoring.skip_definer,
             dry_run: restoring.dry_run,
+            identities,
             threads: self.threads,
             lock_wait_timeout: self
                 .lock_wait_timeout
@@ -126,7 +132,9 @@ impl Options {
         &self,
         args: &VerifyArgs,
         ask: impl FnOnce() -> Result<Secret>,
+        ask_passphrase: impl FnMut(&Path) -> Result<Secret>,
     ) -> Result<VerifyRequest> {
+        let identities = self.identities(&args.identity, ask_passphrase)?;
         let mut connection = self.connection.clone();
         if args.against && self.ask_password {
             connection.password = Some(ask()?);
@@ -144,7 +152,20 @@ impl Options {
             sample: args.sample,
             threads: self.threads,
             against,
+            identities,
         })
+    }
+
+    /// What encrypted backups are read with, if files with it are named.
+    fn identities(
+        &self,
+        files: &[PathBuf],
+        ask: impl FnMut(&Path) -> Result<Secret>,
+    ) -> Result<Option<Arc<Identities>>> {
+        if files.is_empty() {
+            return Ok(None);
+        }
+        Identities::read(files, self.connection.exposure, ask).map(|all| Some(Arc::new(all)))
     }
 
     /// The host directories (the one of `--host-name`, else all there are) and the root of the
@@ -213,8 +234,6 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::cli::command::Verb;
     use crate::cli::command::tests::command;
@@ -230,6 +249,7 @@ mod tests {
             lists: config::TableLists::default(),
             threads: None,
             compression: CompressionByCategory::default(),
+            encryption: config::EncryptionByCategory::default(),
             chunk_size: 1,
             consistency: Consistency::Binlog,
             lock_wait_timeout: Duration::from_secs(1),
@@ -273,8 +293,9 @@ mod tests {
             panic!("another verb");
         };
         let ask = || panic!("no password is needed");
+        let no_passphrase = |_: &Path| panic!("no passphrase is needed");
         let options = command("x -p -j 4 --consistency none").unwrap().options;
-        let request = options.verify_request(&args, ask).unwrap();
+        let request = options.verify_request(&args, ask, no_passphrase).unwrap();
         assert_eq!(request.directories, [Path::new("a"), Path::new("b")]);
         assert_eq!(request.sample.unwrap().of, 3);
         assert!(request.against.is_none() && args.json);
@@ -284,7 +305,8 @@ mod tests {
             ..args
         };
         let ask = || Ok(Secret::new("s".into()));
-        let against = options.verify_request(&args, ask).unwrap().against.unwrap();
+        let against = options.verify_request(&args, ask, no_passphrase).unwrap();
+        let against = against.against.unwrap();
         assert_eq!(against.consistency, Consistency::None);
         assert!(against.connection.password.is_some());
     }

@@ -121,9 +121,16 @@ pub(crate) fn plan(plan: &PlanReport, terminal: bool) -> String {
         .user_data_dir
         .as_deref()
         .unwrap_or("— (user_data_backup_dir is not set)");
-    text.push_str(&format!("user data  {}\n", printable(user_data)));
+    let keys = |count| match count {
+        0 => String::new(),
+        1 => " (encrypted for 1 recipient)".to_owned(),
+        n => format!(" (encrypted for {n} recipients)"),
+    };
+    let row =
+        |label: &str, dir: &str, count| format!("{label}  {}{}\n", printable(dir), keys(count));
+    text.push_str(&row("user data", user_data, plan.user_data_recipients));
     if let Some(dir) = &plan.ephemeral_dir {
-        text.push_str(&format!("ephemeral  {}\n", printable(dir)));
+        text.push_str(&row("ephemeral", dir, plan.ephemeral_recipients));
     }
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {}\n", printable(warning)));
@@ -158,7 +165,12 @@ pub(crate) fn list(backups: &[BackupInfo], terminal: bool) -> String {
         vec![
             b.kind.name().to_owned(),
             b.name.clone(),
-            if b.complete { "complete" } else { "incomplete" }.into(),
+            match (b.complete, b.encrypted) {
+                (true, false) => "complete",
+                (true, true) => "complete, encrypted",
+                (false, _) => "incomplete",
+            }
+            .into(),
             b.finished.as_deref().map_or_else(|| "—".into(), moment),
             of_complete(exact(b.tables as u64)),
             of_complete(exact(b.rows)),
@@ -248,7 +260,9 @@ mod tests {
             database: "csv2".into(),
             host_dir: "/b/host".into(),
             user_data_dir: Some("/b".into()),
+            user_data_recipients: 2,
             ephemeral_dir: None,
+            ephemeral_recipients: 0,
             consistency: "binlog".into(),
             tables: vec![
                 planned(
@@ -274,7 +288,7 @@ to save   data of 1 of 2 tables, about 1,234 rows, 1.00 MiB, in 3 chunks; struct
 objects   views 2
 
 host       /b/host
-user data  /b
+user data  /b (encrypted for 2 recipients)
 warning: mind the gap
 ";
         assert_eq!(plan(&report, false), expected);
@@ -288,6 +302,7 @@ warning: mind the gap
             path: "/u/20250101120000".into(),
             name: "20250101120000".into(),
             complete: true,
+            encrypted: true,
             problem: None,
             started: None,
             finished: Some("2025-01-01T12:03:10Z".into()),
@@ -305,6 +320,7 @@ warning: mind the gap
             path: "/h".into(),
             name: "h".into(),
             complete: false,
+            encrypted: false,
             problem: Some("no manifest".into()),
             started: None,
             finished: None,
@@ -318,9 +334,9 @@ warning: mind the gap
             snapshot: [].into(),
         };
         let expected = "\
-kind       name            state       finished (UTC)       tables    rows       SQL   stored
-user-data  20250101120000  complete    2025-01-01 12:03:10      57  12,345  2.00 GiB  128 MiB
-host       h               incomplete  —                         —       —         —        —
+kind       name            state                finished (UTC)       tables    rows       SQL   stored
+user-data  20250101120000  complete, encrypted  2025-01-01 12:03:10      57  12,345  2.00 GiB  128 MiB
+host       h               incomplete           —                         —       —         —        —
 
 /u/20250101120000
     snapshot binlog, gtid 0-1-2345

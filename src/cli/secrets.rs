@@ -1,12 +1,27 @@
-//! Passwords on the command line are refused before clap sees them: every user of the
-//! machine can read arguments, and clap would repeat the value in its message.
+//! What keeps secrets in: passwords on the command line are refused before clap sees them (every
+//! user of the machine can read arguments, and clap would repeat the value in its message), and
+//! the process leaves no core dump.
 
 use std::ffi::OsString;
 
 use clap::CommandFactory;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use schema_backup::{Error, ErrorKind, Result};
 
 use super::args::Args;
+
+/// From now on the kernel writes no core dump of this process, by neither of its ways: into a file,
+/// which the limit ends, or to a program such as systemd's, which does not heed it. Nor may other
+/// processes of the user attach to it.
+pub(crate) fn refuse_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Both only give something up, which is always allowed.
+    let _ = setrlimit(Resource::Core, none);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
 
 /// Refuses arguments that carry a password, or look like one who is used to `mysql -pSECRET`.
 /// The message never contains the argument.

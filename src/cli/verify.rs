@@ -1,6 +1,6 @@
 //! What `verify` prints: a short summary, then a line for each finding, the file first.
 
-use schema_backup::verify::{DirectoryReport, VerifyReport};
+use schema_backup::verify::{DirectoryReport, Encrypted, VerifyReport};
 use schema_backup::{Error, ErrorKind, Result};
 
 use super::command::Output;
@@ -74,6 +74,14 @@ fn summary(report: &VerifyReport) -> String {
         let kind = dir.kind.map_or("damaged", |kind| kind.name());
         row(kind, dir.path.display().to_string());
         row("", directory(dir));
+        match dir.encrypted {
+            Some(Encrypted::NotDecrypted) => row(
+                "",
+                "encrypted: the rows were not decrypted, which takes --identity".to_owned(),
+            ),
+            Some(Encrypted::Decrypted) => row("", "encrypted: the rows were decrypted".to_owned()),
+            None => {}
+        }
     }
     if let Some(sample) = report.sample {
         let skipped: usize = report.directories.iter().map(|dir| dir.skipped).sum();
@@ -137,6 +145,7 @@ mod tests {
                 kind: None,
                 database: None,
                 started: None,
+                encrypted: None,
                 files: vec![
                     FileReport {
                         file: "data/a.00001.sql".into(),

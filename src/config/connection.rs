@@ -12,20 +12,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::credentials_file::parse as parse_credentials;
 use super::option_file;
+use super::secret_file::{self, Exposure, unreadable};
 use crate::error::{Error, ErrorKind, Result};
+
+/// The environment variable with the password.
+pub const PASSWORD_VARIABLE: &str = "SCHEMA_BACKUP_PASSWORD";
+/// A larger file is none with connection settings.
+const MAX_SIZE: u64 = 16 << 20;
 
 /// A password: wiped when dropped, and hidden by `Debug`.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes the text over.
-    pub fn new(text: String) -> Self {
-        Secret(SecretString::from(text))
+    /// Takes the text over, and wipes where it was.
+    pub fn new(mut text: String) -> Self {
+        let secret = SecretString::from(Box::from(text.as_str()));
+        text.zeroize();
+        Secret(secret)
     }
 
     /// The text itself, for the one place that sends it.
@@ -163,6 +172,8 @@ pub struct ConnectionOverrides {
     pub ssl_cert: Option<PathBuf>,
     /// `--ssl-key`.
     pub ssl_key: Option<PathBuf>,
+    /// `--allow-readable-credentials`.
+    pub exposure: Exposure,
 }
 
 /// What is taken from the surroundings of the process.
@@ -184,10 +195,15 @@ impl Environment {
     /// That of this process. The account is the owner of the process, as the stock client
     /// has it.
     pub fn from_process() -> Self {
-        let password = std::env::var_os("SCHEMA_BACKUP_PASSWORD").filter(|text| !text.is_empty());
+        let password = std::env::var_os(PASSWORD_VARIABLE).filter(|text| !text.is_empty());
         Environment {
             home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
-            password: password.map(|text| Secret::new(text.to_string_lossy().into_owned())),
+            password: password.map(|text| {
+                Secret::new(text.into_string().unwrap_or_else(|text| {
+                    let bytes = Zeroizing::new(text.into_encoded_bytes());
+                    String::from_utf8_lossy(&bytes).into_owned()
+                }))
+            }),
             system_credentials: PathBuf::from("/etc/cloudscheduler/cloudscheduler.yaml"),
             user: process_user(),
             sockets: [
@@ -234,6 +250,8 @@ pub(super) struct Stated {
     pub(super) user: Option<String>,
     /// May be empty: that is the statement that there is none.
     pub(super) password: Option<Secret>,
+    /// The file that the password stands in.
+    pub(super) password_from: Option<PathBuf>,
     pub(super) database: Option<String>,
     /// In the order they were made; see [`TlsWish::apply`].
     pub(super) tls: Vec<TlsWish>,
@@ -275,6 +293,7 @@ impl Stated {
             socket: flags.socket.clone(),
             user: flags.user.clone(),
             password: None,
+            password_from: None,
             database: flags.database.clone(),
             tls: flags.ssl_mode.map(TlsWish::Mode).into_iter().collect(),
             ssl_ca: flags.ssl_ca.clone(),
@@ -338,15 +357,21 @@ impl ConnectionSettings {
         let password_file = overrides
             .password_file
             .as_deref()
-            .map(read_password_file)
+            .map(|path| read_password_file(path, overrides.exposure))
             .transpose()?;
         let password = overrides
             .password
             .clone()
             .or(password_file)
-            .or_else(|| environment.password.clone().filter(|p| !p.is_empty()))
-            .or_else(|| first(&sources, |s| &s.password))
-            .filter(|p| !p.is_empty());
+            .or_else(|| environment.password.clone().filter(|p| !p.is_empty()));
+        let password = match password {
+            Some(password) => Some(password),
+            None => password_of(&sources, overrides.exposure)?,
+        };
+        let password = password.filter(|p| !p.is_empty());
+        if let Some(key) = tls.key.as_ref().filter(|key| key.exists()) {
+            secret_file::refuse_exposed(key, overrides.exposure)?;
+        }
         let database = first(&sources, |s| &s.database).ok_or_else(|| {
             config("no database is named").hint(format!(
                 "give --database NAME, db_name in {} or a --db-config file, or database= in a [client] option file",
@@ -372,6 +397,19 @@ pub(super) fn config(context: impl Into<String>) -> Error {
 /// The value of the strongest source that states one.
 fn first<T: Clone>(sources: &[Stated], of: impl Fn(&Stated) -> &Option<T>) -> Option<T> {
     sources.iter().find_map(|source| of(source).clone())
+}
+
+/// The password of the strongest source that states one. The file is refused if it is open to
+/// others; one whose password is not used is no concern of ours.
+fn password_of(sources: &[Stated], exposure: Exposure) -> Result<Option<Secret>> {
+    let Some(source) = sources.iter().find(|source| source.password.is_some()) else {
+        return Ok(None);
+    };
+    let password = source.password.clone().filter(|p| !p.is_empty());
+    if let (Some(_), Some(file)) = (&password, &source.password_from) {
+        secret_file::refuse_exposed(file, exposure)?;
+    }
+    Ok(password)
 }
 
 /// All sources, strongest first.
@@ -451,26 +489,11 @@ fn address(
 }
 
 /// A file the user named: it has to be there.
-pub(super) fn read_named(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| unreadable(path, error))
+pub(super) fn read_named(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    secret_file::read(path, MAX_SIZE).map(|file| file.content)
 }
 
-fn unreadable(path: &Path, error: io::Error) -> Error {
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound => Some("check the name of the file"),
-        io::ErrorKind::PermissionDenied => {
-            Some("the user running schema_backup needs read permission there")
-        }
-        _ => None,
-    };
-    let error = config(format!("cannot read {}", path.display())).because(error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if is_there(path)? {
         read_named(path).map(Some)
     } else {
@@ -494,9 +517,11 @@ fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-fn read_password_file(path: &Path) -> Result<Secret> {
-    let content = read_named(path)?;
-    let line = content
+fn read_password_file(path: &Path, exposure: Exposure) -> Result<Secret> {
+    let file = secret_file::read(path, MAX_SIZE)?;
+    file.refuse_exposed(path, exposure)?;
+    let line = file
+        .content
         .split(|&byte| byte == b'\n')
         .next()
         .unwrap_or_default();

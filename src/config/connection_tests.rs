@@ -39,7 +39,13 @@ impl Machine {
 
     fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Option<PathBuf> {
         fs::write(self.path(name), content).unwrap();
+        self.chmod(name, 0o600);
         Some(self.path(name))
+    }
+
+    fn chmod(&self, name: &str, mode: u32) {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(self.path(name), mode).unwrap();
     }
 
     fn resolve(&self) -> ConnectionSettings {
@@ -414,4 +420,66 @@ fn a_user_is_found_by_number() {
     assert_eq!(user_of(passwd, 34).as_deref(), Some("backup"));
     assert_eq!(user_of(passwd, 35), None);
     assert!(!Environment::from_process().user.is_empty());
+}
+
+#[test]
+fn a_file_with_the_password_that_others_can_read_is_refused_unless_told_so() {
+    let yaml = "database: {db_user: u, db_password: hunter2}\n";
+    let options = "[client]\nuser=u\npassword=hunter2\n";
+    type Name = fn(&mut ConnectionOverrides, Option<PathBuf>);
+    let kinds: [(&str, &str, Name); 6] = [
+        ("system.yaml", yaml, |_, _| {}),
+        (".my.cnf", options, |_, _| {}),
+        ("db.yaml", yaml, |flags, file| flags.db_config = file),
+        ("my.cnf", options, |flags, file| flags.defaults_file = file),
+        ("x.cnf", options, |flags, file| {
+            flags.defaults_extra_file = file
+        }),
+        ("pw", "hunter2\n", |flags, file| flags.password_file = file),
+    ];
+    for (name, content, set) in kinds {
+        let mut machine = Machine::new();
+        let file = machine.file(name, content);
+        set(&mut machine.flags, file);
+        assert_eq!(machine.password().as_deref(), Some("hunter2"), "{name}");
+        for mode in [0o640, 0o604, 0o620, 0o602] {
+            machine.chmod(name, mode);
+            let error = machine.error();
+            let said = error.to_string();
+            assert!(
+                said.contains(name) && said.contains(&format!("{mode:04o}")),
+                "{said}"
+            );
+            assert!(!said.contains("hunter2"), "{said}");
+            let hint = error.hint_text().unwrap();
+            assert!(
+                hint.contains("chmod 600") && hint.contains("--allow-readable"),
+                "{hint}"
+            );
+        }
+        machine.flags.exposure = Exposure::Allowed;
+        assert_eq!(machine.password().as_deref(), Some("hunter2"), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_others_can_read_may_say_everything_but_the_password_that_is_used() {
+    let mut machine = Machine::new();
+    machine.file("system.yaml", "database: {db_host: h, db_password: old}\n");
+    machine.file(".my.cnf", "[client]\nuser=u\n");
+    machine.chmod("system.yaml", 0o644);
+    machine.chmod(".my.cnf", 0o644);
+    machine.error();
+    machine.flags.password_file = machine.file("pw", "new\n");
+    assert_eq!(machine.password().as_deref(), Some("new"));
+    assert_eq!(machine.resolve().user, "u");
+
+    // An included file is looked at by itself.
+    let machine = Machine::new();
+    machine.file("more.cnf", "[client]\npassword=hunter2\n");
+    machine.file(".my.cnf", "!include more.cnf\n");
+    machine.chmod(".my.cnf", 0o644);
+    assert_eq!(machine.password().as_deref(), Some("hunter2"));
+    machine.chmod("more.cnf", 0o644);
+    assert!(machine.error().to_string().contains("more.cnf"));
 }

@@ -97,6 +97,7 @@ pub(super) fn parse(path: &Path, content: &[u8]) -> Result<Stated> {
         port: section.db_port,
         user: section.db_user,
         password: section.db_password.map(Secret::new),
+        password_from: Some(path.to_owned()),
         database: section.db_name,
         ..Stated::default()
     }

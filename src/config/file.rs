@@ -13,7 +13,11 @@ use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Compression, CompressionByCategory, Config, Consistency, ObjectKind, TableLists};
+use super::encryption::EncryptionSeed;
+use super::{
+    Compression, CompressionByCategory, Config, Consistency, EncryptionByCategory, ObjectKind,
+    TableLists,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The directory that `…` stands for.
@@ -31,7 +35,7 @@ const MIN_CHUNK_SIZE: u64 = 4096;
 /// What the server accepts for `lock_wait_timeout`: a year.
 const MAX_LOCK_WAIT: u64 = 31_536_000;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "csv2_backup_dir",
     "user_data_backup_dir",
     "providers",
@@ -42,6 +46,7 @@ const KEYS: [&str; 15] = [
     "ignore",
     "threads",
     "compression",
+    "encryption",
     "chunk_size",
     "consistency",
     "lock_wait_timeout",
@@ -119,6 +124,7 @@ pub fn load_config(path: &Path) -> Result<Config> {
         lists: raw.lists,
         threads: raw.threads,
         compression: raw.compression,
+        encryption: raw.encryption,
         chunk_size: raw.chunk_size.unwrap_or(Config::DEFAULT_CHUNK_SIZE),
         consistency: raw.consistency.unwrap_or_default(),
         lock_wait_timeout: raw
@@ -187,6 +193,7 @@ struct Raw {
     lists: TableLists,
     threads: Option<NonZeroUsize>,
     compression: CompressionByCategory,
+    encryption: EncryptionByCategory,
     chunk_size: Option<u64>,
     consistency: Option<Consistency>,
     lock_wait_timeout: Option<Duration>,
@@ -226,7 +233,7 @@ fn parse(text: &str) -> Result<Raw, serde_yaml::Error> {
     RawSeed.deserialize(serde_yaml::Deserializer::from_str(text))
 }
 
-fn path_value(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path_value(text: &str) -> Result<PathBuf, String> {
     if !Path::new(text).is_absolute() || text.contains('\0') {
         return Err(format!("`{}` is not a full path", one_line(text)));
     }
@@ -285,16 +292,16 @@ fn seconds_value(text: &str) -> Result<Duration, String> {
     }
 }
 
-const PATH: &str = "a full path";
+pub(super) const PATH: &str = "a full path";
 const COMPRESSION: &str = "none, zstd or zstd:LEVEL";
 
 /// A scalar, by its text, so that a bare number may be a name; null is `None`.
-struct Scalar<T> {
+pub(super) struct Scalar<T> {
     expected: &'static str,
     parse: fn(&str) -> Result<T, String>,
 }
 
-fn scalar<T>(expected: &'static str, parse: fn(&str) -> Result<T, String>) -> Scalar<T> {
+pub(super) fn scalar<T>(expected: &'static str, parse: fn(&str) -> Result<T, String>) -> Scalar<T> {
     Scalar { expected, parse }
 }
 
@@ -327,8 +334,8 @@ impl<'de, T> Visitor<'de> for Scalar<T> {
 }
 
 /// A list of scalars without repetitions; null is the empty list.
-struct List<T> {
-    parse: fn(&str) -> Result<T, String>,
+pub(super) struct List<T> {
+    pub(super) parse: fn(&str) -> Result<T, String>,
 }
 
 impl<'de, T: Clone + Eq + Hash> DeserializeSeed<'de> for List<T> {
@@ -372,7 +379,7 @@ impl<'de, T: Clone + Eq + Hash> Visitor<'de> for List<T> {
 }
 
 /// The value of a key that was there before: always an error, with the line of this value.
-struct Twice;
+pub(super) struct Twice;
 
 impl<'de> DeserializeSeed<'de> for Twice {
     type Value = ();
@@ -505,6 +512,7 @@ impl<'de> Visitor<'de> for RawSeed {
                     raw.threads = map.next_value_seed(scalar("a number", threads_value))?;
                 }
                 "compression" => raw.compression = map.next_value_seed(CompressionSeed)?,
+                "encryption" => raw.encryption = map.next_value_seed(EncryptionSeed)?,
                 "chunk_size" => {
                     let seed = scalar("a size such as 64M", chunk_size_value);
                     raw.chunk_size = map.next_value_seed(seed)?;
@@ -547,7 +555,7 @@ fn unknown_key(key: &str) -> String {
 }
 
 /// At most 60 characters of `text`, without control characters.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let mut chars = text.chars().map(|c| if c.is_control() { '?' } else { c });
     let mut line: String = chars.by_ref().take(60).collect();
     if chars.next().is_some() {

@@ -14,14 +14,22 @@ use crate::error::{Error, ErrorKind};
 
 mod connection;
 mod credentials_file;
+mod encryption;
 mod file;
 pub mod host;
 mod option_file;
+mod secret_file;
 
 pub use connection::{
-    ConnectionOverrides, ConnectionSettings, Environment, Secret, SslMode, TlsSettings,
+    ConnectionOverrides, ConnectionSettings, Environment, PASSWORD_VARIABLE, Secret, SslMode,
+    TlsSettings,
 };
+pub use encryption::{EncryptionByCategory, Identities, RecipientSource, Recipients};
 pub use file::{find_config, load_config};
+pub use secret_file::Exposure;
+
+#[cfg(test)]
+pub(crate) use encryption::testing;
 
 /// What becomes of a table: how sensitive its data is decides where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -243,6 +251,8 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     /// How data files are stored.
     pub compression: CompressionByCategory,
+    /// Whom they are encrypted for.
+    pub encryption: EncryptionByCategory,
     /// Bytes of table data a chunk aims at.
     pub chunk_size: u64,
     /// How the snapshot is taken.

@@ -10,6 +10,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
+
 use super::SslMode;
 use super::connection::{Secret, Stated, TlsWish, read_named};
 use crate::error::{Error, ErrorKind, Result};
@@ -153,14 +155,18 @@ fn entry(at: Place<'_>, line: &[u8], stated: &mut Stated) -> Result<()> {
         return Err(at.error("not UTF-8"));
     };
     let (key, value) = match line.split_once('=') {
-        Some((key, value)) => (key, Some(unescape(unquote(value.trim_ascii())))),
+        Some((key, value)) => (
+            key,
+            Some(Zeroizing::new(unescape(unquote(value.trim_ascii())))),
+        ),
         None => (line, None),
     };
     let key = key.trim_ascii().replace('_', "-");
     let key = key.strip_prefix("loose-").unwrap_or(&key);
     let text = || {
         value
-            .clone()
+            .as_deref()
+            .cloned()
             .ok_or_else(|| at.error(&format!("`{key}` has no value")))
     };
     match key {
@@ -176,7 +182,10 @@ fn entry(at: Place<'_>, line: &[u8], stated: &mut Stated) -> Result<()> {
         "socket" => stated.socket = Some(text()?.into()),
         "user" => stated.user = Some(text()?),
         "password" => match value {
-            Some(value) => stated.password = Some(Secret::new(value)),
+            Some(mut value) => {
+                stated.password = Some(Secret::new(std::mem::take(&mut value)));
+                stated.password_from = Some(at.path.to_owned());
+            }
             None => {
                 return Err(at.error("`password` has no value").hint(
                     "write the password after `=`, or remove the line and ask for a prompt",
@@ -210,7 +219,11 @@ fn entry(at: Place<'_>, line: &[u8], stated: &mut Stated) -> Result<()> {
                 _ => None,
             };
             if wish(on).is_some() {
-                let stated_on = match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
+                let stated_on = match value
+                    .as_ref()
+                    .map(|text| text.to_ascii_lowercase())
+                    .as_deref()
+                {
                     None | Some("1" | "true" | "on") => true,
                     Some("0" | "false" | "off") => false,
                     Some(_) => return Err(at.error(&format!("`{name}` is neither on nor off"))),

@@ -15,6 +15,7 @@ use super::block::Block;
 use super::{Counters, Failure};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::store::manifest::FileEntry;
 use crate::store::sink::Sink;
 
@@ -172,6 +173,7 @@ impl Lane {
         if self.shared.failure.stop.is_raised() {
             return;
         }
+        failpoint::pass("compress-block");
         let raw_bytes = block.raw.len() as u64;
         self.count(&self.shared.counters.raw_bytes, raw_bytes);
         if let Err(error) = compress(self.compression, &mut block) {
@@ -233,6 +235,7 @@ impl Lane {
     }
 
     fn stored(&self, file: FileEntry) {
+        failpoint::pass("file-complete");
         let on_stored = self.lock().on_stored.take();
         if let Some(on_stored) = on_stored {
             on_stored(file);

@@ -15,6 +15,7 @@ use crate::config::Compression;
 use crate::encode::insert::TableEncoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Progress};
+use crate::failpoint;
 use crate::interrupt::Interrupt;
 use crate::server::snapshot::{PooledSession, Session, SnapshotPool};
 use crate::store::manifest::FileEntry;
@@ -294,6 +295,7 @@ impl Reader<'_> {
     }
 
     fn read(&self, index: usize, job: Job<'_>, session: &mut PooledSession) -> Result<()> {
+        failpoint::pass("read-chunk");
         let meter = Arc::new(ChunkMeter::default());
         self.tell(Message::Started {
             worker: self.worker,
@@ -474,6 +476,7 @@ impl Coordinator<'_> {
             }
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
+                failpoint::pass("tell-progress");
                 let progress = self.progress();
                 self.observer.event(&Event::Progress(progress));
             }

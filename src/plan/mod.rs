@@ -22,8 +22,12 @@ pub struct PlanReport {
     pub host_dir: String,
     /// The user data directory, if configured.
     pub user_data_dir: Option<String>,
+    /// For how many recipients user data would be encrypted; 0 where it is not.
+    pub user_data_recipients: usize,
     /// The directory for ephemeral data, if asked for.
     pub ephemeral_dir: Option<String>,
+    /// The same for ephemeral data.
+    pub ephemeral_recipients: usize,
     /// How the snapshot would be taken.
     pub consistency: String,
     /// Tables and sequences, by name.

@@ -15,10 +15,10 @@ use super::ledger::{Ledger, enter};
 use super::source::SourceTable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Progress, WorkerProgress};
-use crate::server::connect::query_error;
+use crate::server::connect::{ServerError, query_error, without_values};
 use crate::server::quote_identifier;
 use crate::store::manifest::{ChunkEntry, TableKind};
-use crate::store::open::{CheckedFile, Flaw};
+use crate::store::open::{Backup, CheckedFile, Flaw};
 
 /// Loads the rows of all tables; `staged` says what is built after those of each, and
 /// `unsafe_tables` which have no transactions.
@@ -211,7 +211,7 @@ fn load_chunk(
             return worker.execute(b"ROLLBACK");
         }
     }
-    let run = run_chunk(worker, &mut file, table, entry);
+    let run = run_chunk(worker, backup, &mut file, table, entry);
     // Damage explains whatever else went wrong, and is what the user can act on.
     let checked = match &run {
         Err(e) if e.kind() == ErrorKind::Interrupted => return run,
@@ -227,26 +227,41 @@ fn load_chunk(
 
 fn run_chunk(
     worker: &mut Worker<'_>,
+    backup: &Backup,
     file: &mut CheckedFile,
     table: &Loading<'_>,
     entry: &ChunkEntry,
 ) -> Result<()> {
     let mut raw = Bounded {
-        source: if table.compressed {
-            Box::new(zstd::Decoder::new(file).map_err(undecodable)?)
-        } else {
-            Box::new(file)
+        source: {
+            let file = backup.decrypted(file).map_err(undecodable)?;
+            if table.compressed {
+                Box::new(zstd::Decoder::new(file).map_err(undecodable)?)
+            } else {
+                file
+            }
         },
         left: entry.raw_bytes,
         read: &worker.meter.raw_bytes,
     };
-    worker.run_file(&mut raw, |statement| {
+    // Rows of the file before the statement that is being run, and up to its end.
+    let (mut before, mut up_to) = (0, 0);
+    let run = worker.run_file(&mut raw, |statement| {
+        // Rows stand on lines of their own.
+        let rows = memchr::memmem::find_iter(statement, b"\n(").count();
+        (before, up_to) = (up_to, up_to + rows);
         // The counter would end the transaction; it is set when the table is complete.
         if statement.starts_with(b"ALTER TABLE ") {
             Change::Skip
         } else {
             Change::Keep
         }
+    });
+    run.map_err(|e| match ServerError::code_of(&e) {
+        Some(_) if up_to > before => {
+            without_values(e).within(format_args!("rows {} to {up_to}", before + 1))
+        }
+        _ => without_values(e),
     })?;
     if raw.left > 0 {
         let what = format!("its SQL is {} bytes short of the manifest's", raw.left);

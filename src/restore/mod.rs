@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use sha2::{Digest, Sha256};
 
-use crate::config::ConnectionSettings;
+use crate::config::{ConnectionSettings, Identities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Phase, RestoreSummary};
 use crate::interrupt::Interrupt;
@@ -76,6 +77,8 @@ pub struct Request {
     pub skip_definer: bool,
     /// Whether to stop before anything is written.
     pub dry_run: bool,
+    /// What encrypted backups are read with, where that was named.
+    pub identities: Option<Arc<Identities>>,
     /// Connections; `None` lets the program choose.
     pub threads: Option<NonZeroUsize>,
     /// The longest wait for a lock.

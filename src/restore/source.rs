@@ -10,7 +10,7 @@ use super::{Content, Request};
 use crate::config::Category;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::{BackupKind, DataEntry, DatabaseEntry, FileEntry, TableKind};
-use crate::store::open::Backup;
+use crate::store::open::{self, Backup};
 
 /// A file and the backup it lies in.
 #[derive(Debug, Clone)]
@@ -74,6 +74,7 @@ impl Source {
             backups,
         };
         source.refuse_strangers()?;
+        source.unlock(request)?;
         source.collect_tables()?;
         source.collect_objects();
         source.choose(request)?;
@@ -122,6 +123,16 @@ impl Source {
             ));
         }
         Ok(())
+    }
+
+    /// Makes encrypted backups readable, if their rows are wanted.
+    fn unlock(&mut self, request: &Request) -> Result<()> {
+        if let Some(identities) = &request.identities {
+            open::unlock_all(self.backups.iter_mut(), identities)?;
+        } else if request.content == Content::Structure {
+            return Ok(());
+        }
+        self.backups.iter().try_for_each(Backup::require_unlocked)
     }
 
     fn collect_tables(&mut self) -> Result<()> {

@@ -318,6 +318,36 @@ pub fn cause(error: mysql::Error) -> Box<dyn std::error::Error + Send + Sync> {
     }
 }
 
+/// The same error without the server's words, for what is sent with rows in it: the server quotes
+/// the statement, or a value of it (`Duplicate entry 'secret' for key …`). What these errors mean
+/// is said in our words, and those that quote nothing keep theirs.
+pub fn without_values(error: Error) -> Error {
+    let said = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
+    let Some(said): Option<ServerError> = said.cloned() else {
+        return error;
+    };
+    let message = match said.code {
+        // Disk full, out of memory, read-only, privileges, locks, limits of time and size, tables
+        // that are gone, crashed or full: these name things of the server and of the catalog.
+        1021 | 1030 | 1036 | 1037 | 1038 | 1040 | 1041 | 1044 | 1045 | 1053 | 1094 | 1114
+        | 1142 | 1143 | 1146 | 1153 | 1180 | 1194 | 1195 | 1205 | 1206 | 1213 | 1227 | 1290
+        | 1317 | 1412 | 1436 | 1785 | 1792 | 1927 | 1969 | 3024 | 4031 => return error,
+        1022 | 1062 | 1169 | 1586 => "a row has the key of another one",
+        1048 | 1364 => "a column that must have a value has none",
+        1054 => "a column is unknown",
+        1064 | 1149 => "the statement is not understood",
+        1136 => "a row has another number of columns",
+        1216 | 1452 => "a row refers to one that is not there",
+        1264 | 1690 => "a value is out of the range of its column",
+        1265 | 1406 => "a value is too long for its column",
+        1292 | 1366 | 1367 | 1411 | 1525 => "a value is none of its column's type",
+        3819 | 4025 => "a row breaks a CHECK constraint",
+        _ => "its words may quote rows, and are left out",
+    };
+    let message = message.to_owned();
+    error.because_boxed(Box::new(ServerError { message, ..said }))
+}
+
 /// A query of ours that failed while the run was under way.
 pub fn query_error(doing: &str, error: mysql::Error) -> Error {
     let code = match &error {

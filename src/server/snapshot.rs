@@ -14,7 +14,7 @@ use mysql::prelude::Queryable;
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
-use super::connect::{cause, hint_for, query_error};
+use super::connect::{cause, hint_for, query_error, without_values};
 use super::consistency::{SnapshotInfo, SnapshotRequest, take_snapshot};
 use super::line::Line;
 use super::lock::{ServerLock, Wait};
@@ -58,7 +58,8 @@ impl Session {
     }
 
     /// Runs `query` and lets `read` take all its rows, with values as they are stored. A `read` that fails or stops early
-    /// leaves the session broken, and the pool will not hand it out again.
+    /// leaves the session broken, and the pool will not hand it out again. An error quotes nothing:
+    /// bounds in the query are values of rows.
     pub fn read<T>(
         &mut self,
         query: &str,
@@ -76,11 +77,12 @@ impl Session {
             };
             let value = self.conn.watched(interrupt, || {}, by_driver);
             // What the driver says of a socket that was shut down is not what happened.
-            value.or_else(|error| interrupt.check().and(Err(error)))?
+            value.or_else(|error| interrupt.check().and(Err(error)))
         } else {
-            let mut rows = Rows::query(&mut self.conn, query, protocol, false, interrupt)?;
-            read(&mut rows)?
+            Rows::query(&mut self.conn, query, protocol, false, interrupt)
+                .and_then(|mut rows| read(&mut rows))
         };
+        let value = value.map_err(without_values)?;
         self.broken = false;
         Ok(value)
     }

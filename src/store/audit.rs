@@ -158,7 +158,7 @@ pub fn inconsistency(manifest: &Manifest) -> Option<String> {
         let misplaced = data.chunks.iter().enumerate().filter_map(|(at, chunk)| {
             let file = &chunk.file.file;
             let number = names::chunk_number(name, file).unwrap_or(at + 1);
-            let expected = names::data(name, number, compression);
+            let expected = names::data(name, number, compression, manifest.is_encrypted());
             misplaced("rows of table", name, file, expected)
         });
         let sum: u64 = data.chunks.iter().map(|chunk| chunk.rows).sum();

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 /// From this many files on, one `syncfs` goes before the single syncs.
 const BULK: usize = 64;
@@ -139,7 +140,10 @@ pub(super) fn sync_files(base: &Path, files: &[PathBuf]) -> Result<()> {
     {
         let _ = rustix::fs::syncfs(&dir);
     }
-    files.par_iter().try_for_each(|path| sync(path))
+    files.par_iter().try_for_each(|path| {
+        failpoint::reach("sync-small-file").map_err(|e| Error::write(path, "sync", e))?;
+        sync(path)
+    })
 }
 
 /// Brings one file or directory to stable storage.
@@ -187,6 +191,14 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Whether something is mounted on `path`. Nothing can be renamed into it or out of it, even
+/// where it is the same file system once more.
+pub(super) fn is_mount_point(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Whether group or others may do anything with `path`.

@@ -28,6 +28,8 @@ pub struct BackupInfo {
     /// Whether the manifest is there and every file it names, with its size. Contents are not
     /// read.
     pub complete: bool,
+    /// Whether its data files are encrypted.
+    pub encrypted: bool,
     /// Why it is not complete.
     pub problem: Option<String>,
     /// Start of the run, RFC 3339, UTC.
@@ -111,6 +113,7 @@ fn describe(dir: &Path, name: &str, kind: BackupKind) -> Result<BackupInfo> {
         path: dir.to_owned(),
         name: name.to_owned(),
         complete: false,
+        encrypted: false,
         problem: None,
         started: None,
         finished: None,
@@ -137,6 +140,7 @@ fn describe(dir: &Path, name: &str, kind: BackupKind) -> Result<BackupInfo> {
     info.problem = inventory::first_problem(dir, &manifest);
     info.complete = info.problem.is_none();
     info.kind = manifest.kind;
+    info.encrypted = manifest.is_encrypted();
     info.rows = manifest.rows();
     let tables = manifest.tables.values();
     info.tables = tables

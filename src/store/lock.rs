@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 const LOCK_FILE: &str = "lock";
 /// How long a held lock is asked for again: [`probe`] holds it for a moment, and a run that
@@ -54,7 +55,9 @@ impl Lock {
         let path = work.join(LOCK_FILE);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            files::make_dir(work, 0o700).map_err(|e| Error::write(work, "create", e))?;
+            failpoint::reach("take-lock")
+                .and_then(|()| files::make_dir(work, 0o700))
+                .map_err(|e| Error::write(work, "create", e))?;
             let file = match open(&path) {
                 Ok(file) => file,
                 // The run that held it has just ended and removed the directory.
@@ -96,6 +99,7 @@ impl Lock {
         };
         let mut text = serde_json::to_vec(&holder)?;
         text.push(b'\n');
+        failpoint::reach("sign-lock")?;
         self.file.set_len(0)?;
         (&self.file).write_all(&text)
     }

@@ -37,6 +37,10 @@ pub struct Manifest {
     /// Kinds of objects that the user left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped_objects: Vec<crate::config::ObjectKind>,
+    /// Where the data files are encrypted: the file, encrypted too, with what this manifest then
+    /// leaves out (digests, AUTO_INCREMENT counters, bounds of chunks).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<FileEntry>,
 }
 
 /// Which of a run's directories a manifest describes.
@@ -122,8 +126,9 @@ pub struct DataEntry {
     pub rows: u64,
     /// `xxh3-128-sum:` and 32 hexadecimal digits: the sum, modulo 2^128, of XXH3-128 over
     /// each row as the server's text protocol states it. Independent of order and chunks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
-    /// `none` or `zstd`.
+    /// `none` or `zstd`: what the rows are under their encryption, if there is one.
     pub compression: String,
     /// The key columns whose ranges the chunks are; empty for a single chunk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -218,7 +223,13 @@ impl Manifest {
                 .flat_map(|data| data.chunks.iter().map(|c| &c.file));
             std::iter::once(&table.structure).chain(chunks)
         });
-        tables.chain(self.objects.iter().map(|object| &object.file))
+        let objects = self.objects.iter().map(|object| &object.file);
+        tables.chain(objects).chain(&self.private)
+    }
+
+    /// Whether the data files are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.private.is_some()
     }
 
     /// Rows over all tables.

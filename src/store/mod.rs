@@ -6,10 +6,12 @@ pub mod list;
 pub mod manifest;
 pub mod names;
 pub mod open;
+pub mod private;
 pub mod sink;
 pub mod staging;
 
 mod checked_json;
+mod crypt;
 mod files;
 mod inventory;
 mod lock;

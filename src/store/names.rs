@@ -96,20 +96,23 @@ pub fn event(event: &str) -> String {
     format!("structure/events/{}.sql", stem(event))
 }
 
-/// `data/<stem>.<chunk>.sql` or `.sql.zst`; chunks count from 1, in five digits or more.
-pub fn data(table: &str, chunk: usize, compression: Compression) -> String {
+/// `data/<stem>.<chunk>.sql` or `.sql.zst`, with `.age` behind it where it is encrypted; chunks
+/// count from 1, in five digits or more.
+pub fn data(table: &str, chunk: usize, compression: Compression, encrypted: bool) -> String {
     let suffix = match compression {
         Compression::None => "sql",
         Compression::Zstd(_) => "sql.zst",
     };
-    format!("data/{}.{chunk:05}.{suffix}", stem(table))
+    let age = if encrypted { ".age" } else { "" };
+    format!("data/{}.{chunk:05}.{suffix}{age}", stem(table))
 }
 
 /// The number of the chunk of `table` whose rows `file` holds, if [`data`] makes that name.
 pub fn chunk_number(table: &str, file: &str) -> Option<usize> {
     let rest = file.strip_prefix("data/")?.strip_prefix(&stem(table))?;
     let number = rest.strip_prefix('.')?.split('.').next()?.parse().ok()?;
-    let names = [Compression::None, Compression::Zstd(1)].map(|c| data(table, number, c));
+    let file = file.strip_suffix(".age").unwrap_or(file);
+    let names = [Compression::None, Compression::Zstd(1)].map(|c| data(table, number, c, false));
     names.iter().any(|name| name == file).then_some(number)
 }
 
@@ -150,9 +153,15 @@ mod tests {
             "structure/routines/package-body.p.sql"
         );
         assert_eq!(event("e"), "structure/events/e.sql");
-        assert_eq!(data("t", 1, Compression::None), "data/t.00001.sql");
+        assert_eq!(data("t", 1, Compression::None, false), "data/t.00001.sql");
         assert_eq!(
-            data("t", 123_456, Compression::Zstd(1)),
+            data("t", 1, Compression::None, true),
+            "data/t.00001.sql.age"
+        );
+        assert_eq!(chunk_number("t", "data/t.00012.sql.zst.age"), Some(12));
+        assert_eq!(chunk_number("t", "data/t.00012.sql.age.zst"), None);
+        assert_eq!(
+            data("t", 123_456, Compression::Zstd(1), false),
             "data/t.123456.sql.zst"
         );
         for (file, number) in [
@@ -225,7 +234,7 @@ mod tests {
             for path in [
                 table_structure(&a),
                 routine("package-body", &a),
-                data(&a, chunk, Compression::Zstd(19)),
+                data(&a, chunk, Compression::Zstd(19), true),
             ] {
                 let name = path.rsplit('/').next().unwrap();
                 prop_assert!(name.len() <= 255);

@@ -6,14 +6,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::checked_json;
+use super::crypt;
 use super::files;
 use super::inventory::{self, Found};
 use super::manifest::{FORMAT, FileEntry, MANIFEST_FILE, Manifest, RunRecord, SUMS_FILE};
 use super::names::hex;
-use super::publish::{LATEST, WORK_DIR};
+use super::private::Private;
+use super::publish::{JOURNAL, LATEST, WORK_DIR};
+use crate::config::Identities;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A backup directory whose manifest is sound.
@@ -25,6 +30,11 @@ pub struct Backup {
     pub manifest: Manifest,
     /// How it came about, where that is on record and sound.
     pub run: Option<RunRecord>,
+    /// What encrypted files are read with, once it is known to fit.
+    identities: Option<Arc<Identities>>,
+    /// What [`Backup::unlock`] found wrong: with the private file, or with the manifest that it was
+    /// not written with. The manifest then stays without digests.
+    pub private_flaw: Option<Flaw>,
 }
 
 /// What a directory with a backup in it turns out to be.
@@ -132,6 +142,8 @@ impl Backup {
                             run: inventory::read_run(&dir),
                             dir,
                             manifest: *manifest,
+                            identities: None,
+                            private_flaw: None,
                         })));
                     }
                 }
@@ -150,6 +162,89 @@ impl Backup {
             }
         };
         Ok(Opened::Damaged(Damaged { dir, flaw }))
+    }
+
+    /// Makes the rows of an encrypted backup readable, and completes its manifest; nothing has to
+    /// be done for another one. Fails with [`ErrorKind::Config`] where no identity fits; damage is
+    /// no error here, see [`Backup::private_flaw`].
+    pub fn unlock(&mut self, identities: &Arc<Identities>) -> Result<()> {
+        if let Some(entry) = self.manifest.private.clone() {
+            self.private_flaw = self.read_private(&entry, identities)?;
+        }
+        Ok(())
+    }
+
+    fn read_private(
+        &mut self,
+        entry: &FileEntry,
+        identities: &Arc<Identities>,
+    ) -> Result<Option<Flaw>> {
+        let mut file = match self.file(entry) {
+            Ok(file) => file,
+            Err(flaw) => return Ok(Some(flaw)),
+        };
+        let text = match crypt::decrypt(&mut file, identities) {
+            Err(age::DecryptError::NoMatchingKeys) => return Err(self.wrong_identity()),
+            Err(e) => Err(crypt::describe(&e)),
+            Ok(reader) => read_all(reader),
+        };
+        self.identities = Some(Arc::clone(identities));
+        if let Err(flaw) = file.finish() {
+            return Ok(Some(flaw));
+        }
+        let private = text.and_then(|text| checked_json::parse::<Private>(&text));
+        Ok(match private {
+            Err(why) => Some(Flaw::Broken(why)),
+            Ok(private) => {
+                let fits = private.put_back(&mut self.manifest)?;
+                let why = format!("it is of another {MANIFEST_FILE}, or that was edited");
+                (!fits).then_some(Flaw::Broken(why))
+            }
+        })
+    }
+
+    fn locked(&self) -> Error {
+        let what = format!("{}: its rows are encrypted", self.dir.display());
+        Error::new(ErrorKind::Config, what)
+            .hint("name the file with the identity that they were encrypted for: --identity FILE")
+    }
+
+    /// The error of a backup whose rows cannot be relied on, or not be read: to be looked at after
+    /// [`Backup::unlock`], or instead of it.
+    pub fn require_unlocked(&self) -> Result<()> {
+        match (&self.manifest.private, &self.private_flaw) {
+            (Some(entry), Some(flaw)) => Err(self.flawed(entry, flaw)),
+            (Some(_), None) if self.identities.is_none() => Err(self.locked()),
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong_identity(&self) -> Error {
+        let what = format!(
+            "{}: none of the identities given is one that it was encrypted for",
+            self.dir.display()
+        );
+        Error::new(ErrorKind::Config, what).hint(
+            "`age-keygen -y FILE` shows the public key of an identity; it has to have been among \
+             the recipients when the backup was made",
+        )
+    }
+
+    /// Whether its rows are encrypted and no identity is known that fits.
+    pub fn is_locked(&self) -> bool {
+        self.manifest.is_encrypted() && self.identities.is_none()
+    }
+
+    /// What of a file of rows is under its encryption, if there is one. What is read is what was
+    /// written, or an error: reading to the end also says that the end is there.
+    pub fn decrypted<'a>(&self, file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        match (&self.identities, self.manifest.is_encrypted()) {
+            (_, false) => Ok(Box::new(file)),
+            (None, true) => Err(io::Error::other("it is encrypted")),
+            (Some(identities), true) => {
+                crypt::decrypt(file, identities).map_err(|e| io::Error::other(crypt::describe(&e)))
+            }
+        }
     }
 
     /// Opens a file of the backup for reading.
@@ -178,6 +273,38 @@ impl Backup {
     }
 }
 
+/// Unlocks each of several backups. That none of them is encrypted is an error: whoever names an
+/// identity thinks that one is.
+pub fn unlock_all<'a>(
+    backups: impl Iterator<Item = &'a mut Backup>,
+    identities: &Arc<Identities>,
+) -> Result<()> {
+    let mut encrypted = false;
+    for backup in backups {
+        encrypted |= backup.manifest.is_encrypted();
+        backup.unlock(identities)?;
+    }
+    if encrypted {
+        return Ok(());
+    }
+    let what = "an identity is given, and no backup that is named is encrypted";
+    Err(Error::new(ErrorKind::Config, what)
+        .hint("leave --identity out, or name the directory with the encrypted data"))
+}
+
+/// Whether an encrypted file is one as far as that can be said without an identity.
+pub fn check_encrypted(file: impl Read, entry: &FileEntry) -> io::Result<()> {
+    crypt::check_form(file, entry.bytes)
+}
+
+fn read_all(mut reader: impl Read) -> Result<Vec<u8>, String> {
+    let mut text = Vec::new();
+    match reader.read_to_end(&mut text) {
+        Ok(_) => Ok(text),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 /// What to say of a directory without a manifest.
 fn no_backup(dir: &Path) -> Error {
     let at = dir.display();
@@ -189,8 +316,13 @@ fn no_backup(dir: &Path) -> Error {
         error.hint(format!(
             "name one of the backups in it, such as {at}/{LATEST}"
         ))
+    } else if dir.join(WORK_DIR).join(JOURNAL).exists() {
+        error.hint(
+            "a backup is being published there, or was when its run was killed; the next run of \
+             schema_backup completes it first, also where it cannot reach the server",
+        )
     } else if dir.join(WORK_DIR).exists() {
-        error.hint("a backup is being written or published there; the next run completes it")
+        error.hint("a backup is being written there, or was when its run was killed")
     } else if let Some(sub) = fs::read_dir(dir).ok().and_then(|mut entries| {
         entries.find_map(|e| Some(e.ok()?.path()).filter(|p| p.join(MANIFEST_FILE).exists()))
     }) {

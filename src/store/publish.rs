@@ -19,18 +19,22 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use super::manifest::{MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE};
+use super::private::PRIVATE_FILE;
 use super::sink::create_new;
 use super::staging::Access;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 /// The directory below a root that holds everything temporary.
 pub(super) const WORK_DIR: &str = ".schema_backup";
+/// In it, while a publication goes on: what has to be done.
+pub(super) const JOURNAL: &str = "journal.json";
 /// The symbolic link to the newest timestamped backup.
 pub(super) const LATEST: &str = "latest";
 /// Version of the journal.
 const VERSION: u32 = 1;
 /// The directories that data and structure files lie in. A manifest, which anybody may have
-/// edited, never gets a file outside them deleted.
+/// edited, never gets a file outside them deleted, but for the one of a fixed name.
 const OURS: [&str; 2] = ["structure/", "data/"];
 
 /// A destination: the root and the modes of what is made there.
@@ -50,7 +54,7 @@ impl Place {
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.work().join("journal.json")
+        self.work().join(JOURNAL)
     }
 }
 
@@ -147,7 +151,7 @@ impl Journal {
     }
 
     /// Commits and takes every step. An error before the commit leaves everything as it was;
-    /// one after it leaves the journal, and the next run goes on from there.
+    /// one after it says so and leaves the journal, and the next run goes on from there.
     pub(super) fn publish(&self, place: &Place) -> Result<()> {
         self.commit(place)?;
         self.complete(place)
@@ -160,11 +164,18 @@ impl Journal {
         let mut text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
         text.push(b'\n');
         let mut file: File = create_new(&draft, 0o600).map_err(failed)?;
-        file.write_all(&text)
+        failpoint::reach("write-journal")
+            .and_then(|()| file.write_all(&text))
+            .and_then(|()| failpoint::reach("sync-journal"))
             .and_then(|()| file.sync_all())
+            .and_then(|()| failpoint::reach("rename-journal"))
             .and_then(|()| fs::rename(&draft, &path))
             .map_err(failed)?;
-        files::sync(&place.work())
+        // It is there, whether it is on stable storage yet or not.
+        failpoint::reach("sync-renamed-journal")
+            .map_err(|e| Error::write(&path, "sync", e))
+            .and_then(|()| files::sync(&place.work()))
+            .map_err(begun)
     }
 
     /// Takes every step and removes the journal.
@@ -173,20 +184,45 @@ impl Journal {
         self.steps()
             .iter()
             .try_for_each(|step| step.take(place))
-            .and_then(|()| fs::remove_file(&path).map_err(|e| Error::write(&path, "remove", e)))
-            .and_then(|()| files::sync(&place.work()))
-            .map_err(|e| {
-                e.within("publication was begun and not finished").hint(
-                    "the new backup is safe on disk; remove the cause and run again, which \
-                     completes it first",
-                )
+            .and_then(|()| {
+                failpoint::reach("remove-journal")
+                    .and_then(|()| fs::remove_file(&path))
+                    .map_err(|e| Error::write(&path, "remove", e))?;
+                failpoint::reach("sync-removed-journal")
+                    .map_err(|e| Error::write(&path, "sync", e))?;
+                files::sync(&place.work())
             })
+            .map_err(begun)
     }
 }
 
+/// An error after the commit: the next run takes the steps again.
+fn begun(error: Error) -> Error {
+    error.within("publication was begun and not finished").hint(
+        "the new backup lies there in full; remove the cause, and the next run completes its \
+         publication first",
+    )
+}
+
 impl Step<'_> {
+    /// Its name among the [`failpoint`]s, and what below the root it changes.
+    fn named(&self) -> (&'static str, &str) {
+        match *self {
+            Step::HideManifest => ("hide-manifest", MANIFEST_FILE),
+            Step::Move(file) => ("move", file),
+            Step::Delete(file) => ("delete", file),
+            Step::Prune(dir) => ("prune", dir),
+            Step::Sync(dir) => ("sync-published", dir),
+            Step::Rename(name) => ("rename", name),
+            Step::PointLatest(_) => ("point-latest", LATEST),
+        }
+    }
+
     /// Takes the step.
     pub(super) fn take(&self, place: &Place) -> Result<()> {
+        let (point, subject) = self.named();
+        failpoint::reach(point)
+            .map_err(|e| Error::write(&place.root.join(subject), "publish", e))?;
         let (root, staging) = (&place.root, place.staging());
         let gone_is_fine = |result: io::Result<()>, path: &Path, doing| match result {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::write(path, doing, e)),
@@ -232,6 +268,11 @@ impl Step<'_> {
             }
             Step::Rename(name) => {
                 let to = root.join(name);
+                // After a loss of power a directory may have its old name as well as its new one.
+                let (there, here) = (to.join(MANIFEST_FILE), staging.join(MANIFEST_FILE));
+                if files::same_bytes(&there, &here).unwrap_or(false) {
+                    return Ok(());
+                }
                 gone_is_fine(fs::rename(&staging, &to), &to, "create")
             }
             Step::PointLatest(name) => {
@@ -241,6 +282,7 @@ impl Step<'_> {
                 let (link, draft) = (root.join(LATEST), place.work().join("latest.new"));
                 files::remove_all(&draft)
                     .and_then(|()| std::os::unix::fs::symlink(name, &draft))
+                    .and_then(|()| failpoint::reach("rename-latest"))
                     .and_then(|()| fs::rename(&draft, &link))
                     .map_err(|e| Error::write(&link, "replace", e))
             }
@@ -315,7 +357,8 @@ impl Journal {
 }
 
 fn is_ours(file: &str) -> bool {
-    files::is_safe(file) && OURS.iter().any(|dir| file.starts_with(dir))
+    let ours = file == PRIVATE_FILE || OURS.iter().any(|dir| file.starts_with(dir));
+    ours && files::is_safe(file)
 }
 
 /// Decides an in-place publication: drops from staging what the live directory already has,
@@ -383,7 +426,9 @@ pub(super) fn prepare_in_place(
 /// it should be private counts as different, and is replaced.
 fn drop_if_same(place: &Place, file: &str) -> Result<bool> {
     let (live, staged) = (place.root.join(file), place.staging().join(file));
-    let same = files::same_bytes(&live, &staged).map_err(|e| files::cannot_read(&staged, e))?;
+    let same = failpoint::reach("compare-unchanged")
+        .and_then(|()| files::same_bytes(&live, &staged))
+        .map_err(|e| files::cannot_read(&staged, e))?;
     if !same || (place.access == Access::Private && files::is_exposed(&live)) {
         return Ok(false);
     }
@@ -418,7 +463,9 @@ pub(super) fn link_unchanged(
         // Renamed over the staged file, so that there is a complete file at every moment.
         let mut link = staged.clone().into_os_string();
         link.push(".link");
-        if !usable || fs::hard_link(&old, &link).is_err() {
+        let link_it =
+            || failpoint::reach("link-unchanged").and_then(|()| fs::hard_link(&old, &link));
+        if !usable || link_it().is_err() {
             return false;
         }
         let linked = fs::rename(&link, &staged).is_ok();
@@ -452,7 +499,7 @@ fn check_live<'a>(root: &Path, changed: impl Iterator<Item = &'a str>) -> Result
                     return refuse(&path, "a directory is needed there")
                         .map_err(|e: Error| e.hint("move it out of the way"));
                 }
-                Ok(meta) if meta.dev() != device => {
+                Ok(meta) if meta.dev() != device || files::is_mount_point(&path) => {
                     return refuse(&path, "it lies on another file system than the backup");
                 }
                 Ok(_) => rustix::fs::access(&path, Permission::WRITE_OK | Permission::EXEC_OK)
@@ -463,6 +510,9 @@ fn check_live<'a>(root: &Path, changed: impl Iterator<Item = &'a str>) -> Result
         if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
             return refuse(&path, "it is a directory, and a file must go there")
                 .map_err(|e| e.hint("move it out of the way"));
+        }
+        if files::is_mount_point(&path) {
+            return refuse(&path, "another file is mounted there");
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::manifest::FileEntry;
 use super::names::hex;
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// Files larger than this are synced one by one when they are finished, while other files are
 /// still being written; smaller ones all together when the staging directory is sealed.
@@ -46,6 +47,7 @@ impl FileSink {
     /// Creates `path`, which must not exist, with `mode` from its first moment (the umask
     /// applies). The sink reports it as `relative`.
     pub(super) fn create(path: PathBuf, relative: &str, mode: u32) -> io::Result<FileSink> {
+        failpoint::reach("create-file")?;
         let file = create_new(&path, mode)?;
         Ok(FileSink {
             file,
@@ -58,15 +60,18 @@ impl FileSink {
     }
 
     fn failed(&self, doing: &str, cause: io::Error) -> Error {
+        // Of what was to be written last, a part may be there.
+        let there = self.file.metadata().map_or(0, |meta| meta.len());
+        let bytes = self.bytes.max(there);
         Error::write(&self.path, doing, cause)
-            .within(format_args!("{} after {} bytes", self.relative, self.bytes))
+            .within(format_args!("{} after {bytes} bytes", self.relative))
     }
 }
 
 impl Sink for FileSink {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
+        failpoint::reach("write-file")
+            .and_then(|()| self.file.write_all(bytes))
             .map_err(|cause| self.failed("write", cause))?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
@@ -77,8 +82,8 @@ impl Sink for FileSink {
     /// [`Staging::seal`](super::staging::Staging::seal) does.
     fn finish(mut self: Box<Self>) -> Result<FileEntry> {
         if self.bytes > SYNC_AT_FINISH {
-            self.file
-                .sync_all()
+            failpoint::reach("sync-file")
+                .and_then(|()| self.file.sync_all())
                 .map_err(|cause| self.failed("sync", cause))?;
         }
         self.finished = true;

@@ -11,15 +11,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checked_json;
+use super::crypt::EncryptingSink;
 use super::files;
 use super::inventory::{self, Found};
 use super::lock::Lock;
 use super::manifest::{
     BackupKind, FORMAT, FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, RunRecord, SUMS_FILE,
 };
+use super::names;
+use super::private::{PRIVATE_FILE, Private};
 use super::publish::{self, Journal, LATEST, Place, Publication, Rolled};
 use super::sink::{FileSink, SYNC_AT_FINISH, Sink, create_new};
+use crate::config::{Compression, Recipients};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 /// How a backup is laid out below its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +76,8 @@ pub struct Target {
     /// Whether files of a timestamped backup that the previous one has, byte for byte, become
     /// hard links to them.
     pub link_unchanged: bool,
+    /// Whom files of rows are encrypted for; `None` where they are not.
+    pub recipients: Option<Recipients>,
 }
 
 /// The lock and the working directory, which go away together.
@@ -97,10 +104,46 @@ impl Drop for MadeDirs {
 }
 
 impl Work {
+    /// Makes the root, takes the lock, and completes a publication that an earlier run began,
+    /// of which a warning tells.
+    fn take(target: &Target) -> Result<(Work, Option<String>)> {
+        let place = Place {
+            root: target.root.clone(),
+            access: target.access,
+        };
+        let made = MadeDirs(files::make_root(&place.root, target.access.dir_mode())?);
+        if target.layout == Layout::Timestamped {
+            refuse_foreign_latest(&place.root)?;
+        }
+        if files::is_mount_point(&place.work()) {
+            let what = format!(
+                "another file system is mounted on {}",
+                place.work().display()
+            );
+            return Err(Error::new(ErrorKind::Write, what)
+                .hint("files are moved from there into the backup; unmount it"));
+        }
+        let work = Work {
+            _lock: Lock::acquire(&place.root, &place.work())?,
+            place,
+            _made: made,
+        };
+        let root = target.root.display();
+        let warning = match publish::roll_forward(&work.place)? {
+            Rolled::Nothing => None,
+            Rolled::Completed => Some(format!(
+                "completed a publication in {root} that was cut short"
+            )),
+            Rolled::Damaged => Some(format!("discarded a damaged publication in {root}")),
+        };
+        Ok((work, warning))
+    }
+
     /// Removes everything but the lock.
     fn clear(&self) -> Result<()> {
         let work = self.place.work();
         let failed = |e| Error::write(&work, "clear", e);
+        failpoint::reach("clear-work").map_err(failed)?;
         for entry in fs::read_dir(&work).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name() != "lock" {
@@ -134,6 +177,20 @@ pub struct Staging {
 }
 
 impl Staging {
+    /// Completes a publication that an earlier run began, if one did, and returns a warning that
+    /// says so. This needs no server: a backup that was being published when its host went down
+    /// is whole again as soon as anybody calls the program.
+    pub fn complete_begun(target: &Target) -> Result<Option<String>> {
+        let place = Place {
+            root: target.root.clone(),
+            access: target.access,
+        };
+        if !place.journal().exists() {
+            return Ok(None);
+        }
+        Work::take(target).map(|(_, warning)| warning)
+    }
+
     /// Takes the destination for this run: makes the root, takes the lock, completes a
     /// publication that an earlier run began, and removes what killed runs left.
     ///
@@ -141,38 +198,14 @@ impl Staging {
     /// written, and with [`ErrorKind::Config`] where something else lies there.
     pub fn begin(target: Target) -> Result<Staging> {
         let started = jiff::Timestamp::now();
-        let place = Place {
-            root: target.root.clone(),
-            access: target.access,
-        };
-        let made = MadeDirs(files::make_root(&place.root, target.access.dir_mode())?);
-        if target.layout == Layout::Timestamped {
-            refuse_foreign_latest(&place.root)?;
-        }
-        let work = Work {
-            _lock: Lock::acquire(&place.root, &place.work())?,
-            place,
-            _made: made,
-        };
+        let (work, completed) = Work::take(&target)?;
         let place = &work.place;
-
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = completed.into_iter().collect();
         let root = place.root.display();
         if target.kind == BackupKind::UserData && files::is_exposed(&place.root) {
             warnings.push(format!(
                 "{root} can be entered by others; chmod 700 is safer"
             ));
-        }
-        match publish::roll_forward(place)? {
-            Rolled::Nothing => {}
-            Rolled::Completed => {
-                warnings.push(format!(
-                    "completed a publication in {root} that was cut short"
-                ));
-            }
-            Rolled::Damaged => {
-                warnings.push(format!("discarded a damaged publication in {root}"));
-            }
         }
         work.clear()?;
         let previous = match target.layout {
@@ -182,11 +215,13 @@ impl Staging {
         };
         refuse_other_database(&target, previous.as_ref())?;
         let ignore = place.work().join(".gitignore");
-        create_new(&ignore, 0o600)
+        failpoint::reach("write-gitignore")
+            .and_then(|()| create_new(&ignore, 0o600))
             .and_then(|mut file| io::Write::write_all(&mut file, b"*\n"))
             .map_err(|e| Error::write(&ignore, "write", e))?;
         let staging = place.staging();
-        files::make_dir(&staging, target.access.dir_mode())
+        failpoint::reach("make-staging")
+            .and_then(|()| files::make_dir(&staging, target.access.dir_mode()))
             .map_err(|e| Error::write(&staging, "create the directory", e))?;
         Ok(Staging {
             work,
@@ -234,11 +269,39 @@ impl Staging {
         })
     }
 
+    /// The name of a file of rows here.
+    pub fn data_name(&self, table: &str, chunk: usize, compression: Compression) -> String {
+        names::data(table, chunk, compression, self.target.recipients.is_some())
+    }
+
+    /// A new file with what is private: encrypted, if the destination's rows are.
+    pub fn create_data(&self, relative: &str) -> Result<Box<dyn Sink>> {
+        let sink = Box::new(self.create(relative)?);
+        Ok(match &self.target.recipients {
+            Some(recipients) => Box::new(EncryptingSink::over(sink, recipients)?),
+            None => sink,
+        })
+    }
+
+    /// Writes a whole file like [`Staging::create_data`].
+    pub fn write_data(&self, relative: &str, bytes: &[u8]) -> Result<FileEntry> {
+        let mut sink = self.create_data(relative)?;
+        sink.write(bytes)?;
+        sink.finish()
+    }
+
     /// Writes a whole file of the backup.
     pub fn write(&self, relative: &str, bytes: &[u8]) -> Result<FileEntry> {
         let mut sink = Box::new(self.create(relative)?);
         sink.write(bytes)?;
         sink.finish()
+    }
+
+    /// Writes one of the files that stand beside those of the manifest.
+    fn write_mark(&self, point: &'static str, name: &str, bytes: &[u8]) -> Result<FileEntry> {
+        failpoint::reach(point)
+            .map_err(|e| Error::write(&self.work.place.staging().join(name), "write", e))?;
+        self.write(name, bytes)
     }
 
     /// Completes the files: adds the manifest, the checksums and the record of the run, checks
@@ -247,12 +310,14 @@ impl Staging {
     /// what differs from the live directory.
     pub fn seal(self, manifest: &Manifest, run: &RunRecord) -> Result<Sealed> {
         self.check_kind(manifest)?;
+        let manifest = &self.without_private(manifest)?;
         self.check_complete(manifest)?;
 
         let manifest_text = checked_json::render(manifest)?;
-        let entry = self.write(MANIFEST_FILE, &manifest_text)?;
-        self.write(SUMS_FILE, sums(manifest, &entry).as_bytes())?;
-        self.write(RUN_FILE, &checked_json::render(run)?)?;
+        let entry = self.write_mark("write-manifest", MANIFEST_FILE, &manifest_text)?;
+        let sums = sums(manifest, &entry);
+        self.write_mark("write-sums", SUMS_FILE, sums.as_bytes())?;
+        self.write_mark("write-run-record", RUN_FILE, &checked_json::render(run)?)?;
 
         let Staging {
             work,
@@ -292,6 +357,17 @@ impl Staging {
             files_written: written,
             files_unchanged: all - written,
         })
+    }
+
+    /// The manifest as it is written: where rows are encrypted, what it says of them goes into a
+    /// file that is encrypted too.
+    fn without_private(&self, manifest: &Manifest) -> Result<Manifest> {
+        let mut manifest = manifest.clone();
+        if self.target.recipients.is_some() {
+            let private = checked_json::render(&Private::take(&mut manifest)?)?;
+            manifest.private = Some(self.write_data(PRIVATE_FILE, &private)?);
+        }
+        Ok(manifest)
     }
 
     /// Whether the manifest is of what the destination was taken for.
@@ -474,6 +550,7 @@ fn sync_tree(place: &Place) -> Result<()> {
         .filter(|(_, bytes)| *bytes <= SYNC_AT_FINISH);
     let small: Vec<PathBuf> = small.map(|(file, _)| staging.join(file)).collect();
     files::sync_files(&staging, &small)?;
+    failpoint::reach("sync-directory").map_err(|e| Error::write(&staging, "sync", e))?;
     for dir in tree.dirs.iter().rev() {
         files::sync(&staging.join(dir))?;
     }

@@ -43,6 +43,8 @@ impl<'a> Live<'a> {
         observer: &dyn Observer,
         interrupt: &Interrupt,
     ) -> Result<Option<Live<'a>>> {
+        // Without an identity there are no digests to compare with.
+        sound(directories).try_for_each(Backup::require_unlocked)?;
         let manifests: Vec<&Manifest> = sound(directories).map(|b| &b.manifest).collect();
         let Some(first) = manifests.first() else {
             return Ok(None);

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::files::{self, Content};
-use super::report::{DirectoryReport, FileReport, Verdict};
+use super::report::{DirectoryReport, Encrypted, FileReport, Verdict};
 use super::{Directory, Sample};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::interrupt::Interrupt;
-use crate::store::manifest::{FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE, TableKind};
-use crate::store::open::{CheckedFile, Flaw};
+use crate::store::manifest::{FileEntry, MANIFEST_FILE, RUN_FILE, SUMS_FILE, TableKind};
+use crate::store::open::{Backup, CheckedFile, Flaw};
 use crate::tally::Tally;
 
 /// A file to be checked.
@@ -82,6 +82,7 @@ fn beside(directory: &Directory) -> Result<(DirectoryReport, Vec<FileEntry>)> {
         kind: None,
         database: None,
         started: None,
+        encrypted: None,
         files: Vec::new(),
         skipped: 0,
         bytes: 0,
@@ -89,6 +90,7 @@ fn beside(directory: &Directory) -> Result<(DirectoryReport, Vec<FileEntry>)> {
     let (manifest, run, sums, others, files) = match directory {
         Directory::Sound(backup) => {
             report.kind = Some(backup.manifest.kind);
+            report.encrypted = Encrypted::of(backup);
             report.database = Some(backup.manifest.database.name.clone());
             report.started = backup.run.as_ref().map(|run| run.started.clone());
             let sums = verdict(backup.check_sums(), backup.sums_bytes());
@@ -136,7 +138,8 @@ impl Work {
         };
         self.checks.extend(files.into_iter().map(plain));
         if let Directory::Sound(backup) = directory {
-            self.add_tables(number, &backup.manifest, sample);
+            self.add_tables(number, backup, sample);
+            self.checks.extend(private(number, backup));
             for object in &backup.manifest.objects {
                 self.checks
                     .push(definition(number, &object.file, &object.kind, &object.name));
@@ -144,9 +147,10 @@ impl Work {
         }
     }
 
-    fn add_tables(&mut self, directory: usize, manifest: &Manifest, sample: Option<Sample>) {
+    fn add_tables(&mut self, directory: usize, backup: &Backup, sample: Option<Sample>) {
+        let locked = backup.is_locked();
         let mut data_files = 0;
-        for (name, table) in &manifest.tables {
+        for (name, table) in &backup.manifest.tables {
             let kind = table.kind.name();
             self.checks
                 .push(definition(directory, &table.structure, kind, name));
@@ -162,14 +166,19 @@ impl Work {
                 here += 1;
                 self.rows += chunk.rows;
                 self.raw_bytes += chunk.raw_bytes;
-                self.checks.push(Check {
-                    directory,
-                    entry: chunk.file.clone(),
-                    content: Content::Data {
+                let content = if locked {
+                    Content::Encrypted(None)
+                } else {
+                    Content::Data {
                         raw_bytes: chunk.raw_bytes,
                         rows: Some(chunk.rows).filter(|_| table.kind == TableKind::Table),
                         zstd: data.compression == "zstd",
-                    },
+                    }
+                };
+                self.checks.push(Check {
+                    directory,
+                    entry: chunk.file.clone(),
+                    content,
                     table: Some(number),
                 });
             }
@@ -202,8 +211,15 @@ impl Work {
             .map_err(|e| Error::new(ErrorKind::Failed, "cannot start threads").because(e))?;
         let verdict = |check: &Check| {
             interrupt.check()?;
-            let file = directories[check.directory].file(&check.entry);
-            let verdict = files::check(file, &check.entry, &check.content, &tally, interrupt)?;
+            let directory = &directories[check.directory];
+            let verdict = files::check(
+                directory.file(&check.entry),
+                &check.entry,
+                &check.content,
+                directory.sound(),
+                &tally,
+                interrupt,
+            )?;
             let last = check
                 .table
                 .is_some_and(|table| self.files_left[table].fetch_sub(1, Ordering::Relaxed) == 1);
@@ -222,6 +238,22 @@ impl Work {
     }
 }
 
+/// What a manifest leaves out. It is encrypted, and was read before if it could be.
+fn private(directory: usize, backup: &Backup) -> Option<Check> {
+    let entry = backup.manifest.private.as_ref()?;
+    // Everything else that can be wrong with it is found again.
+    let broken = match &backup.private_flaw {
+        Some(Flaw::Broken(why)) => Some(why.clone()),
+        _ => None,
+    };
+    Some(Check {
+        directory,
+        entry: entry.clone(),
+        content: Content::Encrypted(broken),
+        table: None,
+    })
+}
+
 fn definition(directory: usize, entry: &FileEntry, kind: &str, name: &str) -> Check {
     Check {
         directory,
@@ -235,6 +267,13 @@ fn definition(directory: usize, entry: &FileEntry, kind: &str, name: &str) -> Ch
 }
 
 impl Directory {
+    fn sound(&self) -> Option<&Backup> {
+        match self {
+            Directory::Sound(backup) => Some(backup),
+            Directory::Damaged(_) => None,
+        }
+    }
+
     fn file(&self, entry: &FileEntry) -> Result<CheckedFile, Flaw> {
         match self {
             Directory::Sound(backup) => backup.file(entry),

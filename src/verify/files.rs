@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::server::quote_identifier;
 use crate::store::manifest::FileEntry;
-use crate::store::open::{CheckedFile, Flaw};
+use crate::store::open::{Backup, CheckedFile, Flaw, check_encrypted};
 use crate::tally::{Step, Tally};
 
 const BUFFER: usize = 1 << 17;
@@ -27,6 +27,8 @@ pub(super) enum Content {
         /// Whether it is compressed.
         zstd: bool,
     },
+    /// Something encrypted that is not looked into; what is known to be wrong with it.
+    Encrypted(Option<String>),
     /// What creates an object.
     Definition {
         /// Its kind.
@@ -66,6 +68,7 @@ pub(super) fn check(
     file: Result<CheckedFile, Flaw>,
     entry: &FileEntry,
     content: &Content,
+    backup: Option<&Backup>,
     tally: &Tally<'_>,
     interrupt: &Interrupt,
 ) -> Result<Verdict> {
@@ -82,7 +85,15 @@ pub(super) fn check(
             raw_bytes,
             rows,
             zstd,
-        } => data(&mut watched, *raw_bytes, *rows, *zstd),
+        } => match decrypted(&mut watched, backup) {
+            Ok(source) => data(source, *raw_bytes, *rows, *zstd, tally),
+            Err(e) => undecodable(&e),
+        },
+        Content::Encrypted(Some(why)) => Verdict::Unexpected { why: why.clone() },
+        Content::Encrypted(None) => match check_encrypted(&mut watched, entry) {
+            Ok(()) => Verdict::Ok,
+            Err(e) => undecodable(&e),
+        },
         Content::Definition { kind, name } => definition(&mut watched, kind, name),
         Content::Bytes => Verdict::Ok,
     };
@@ -97,11 +108,33 @@ pub(super) fn check(
     })
 }
 
+fn undecodable(error: &io::Error) -> Verdict {
+    Verdict::Undecodable {
+        why: error.to_string(),
+    }
+}
+
+/// What is under the encryption of a file of rows, where there is one.
+fn decrypted<'a>(
+    file: &'a mut Watched<'_>,
+    backup: Option<&Backup>,
+) -> io::Result<Box<dyn Read + 'a>> {
+    match backup {
+        Some(backup) => backup.decrypted(file),
+        None => Ok(Box::new(file)),
+    }
+}
+
 /// Rows: as many bytes and rows as the manifest says, and never read further than one buffer
 /// beyond that, whatever the file would decompress to.
-fn data(file: &mut Watched<'_>, raw_bytes: u64, rows: Option<u64>, zstd: bool) -> Verdict {
-    let tally = file.tally;
-    let source = BufReader::with_capacity(BUFFER, file);
+fn data(
+    source: impl Read,
+    raw_bytes: u64,
+    rows: Option<u64>,
+    zstd: bool,
+    tally: &Tally<'_>,
+) -> Verdict {
+    let source = BufReader::with_capacity(BUFFER, source);
     let read = if zstd {
         zstd::stream::read::Decoder::with_buffer(source)
             .and_then(|decoder| Rows::count(decoder, raw_bytes, tally))
@@ -110,7 +143,7 @@ fn data(file: &mut Watched<'_>, raw_bytes: u64, rows: Option<u64>, zstd: bool) -
     };
     let read = match read {
         Ok(read) => read,
-        Err(e) => return Verdict::Undecodable { why: e.to_string() },
+        Err(e) => return undecodable(&e),
     };
     let why = if read.bytes > raw_bytes {
         format!("it holds more than the {raw_bytes} bytes of SQL that the manifest says")

@@ -6,22 +6,23 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::{self, ConnectionOverrides, Consistency, Environment};
+use crate::config::{self, ConnectionOverrides, Consistency, Environment, Identities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Phase};
 use crate::interrupt::Interrupt;
-use crate::store::open::{Backup, Damaged, Opened};
+use crate::store::open::{self, Backup, Damaged, Opened};
 
 mod against;
 mod directories;
 mod files;
 mod report;
 
-pub use report::{AgainstReport, DirectoryReport, FileReport, Verdict, VerifyReport};
+pub use report::{AgainstReport, DirectoryReport, Encrypted, FileReport, Verdict, VerifyReport};
 
 /// What is to be checked.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct VerifyRequest {
     pub threads: Option<NonZeroUsize>,
     /// The database to compare with.
     pub against: Option<Against>,
+    /// What encrypted backups are read with; without it their rows are not looked at.
+    pub identities: Option<Arc<Identities>>,
 }
 
 /// A database to compare with.
@@ -102,7 +105,11 @@ pub fn run(
     interrupt: &Interrupt,
 ) -> Result<VerifyReport> {
     let began = Instant::now();
-    let directories = open(&request.directories)?;
+    let mut directories = open_all(&request.directories)?;
+    if let Some(identities) = &request.identities {
+        let sound = directories.iter_mut().filter_map(Directory::sound_mut);
+        open::unlock_all(sound, identities)?;
+    }
     let live = match &request.against {
         Some(against) => against::Live::connect(against, &directories, observer, interrupt)?,
         None => None,
@@ -136,7 +143,7 @@ pub fn run(
 }
 
 /// Opens each directory once, however often and by whatever name it is given.
-fn open(dirs: &[PathBuf]) -> Result<Vec<Directory>> {
+fn open_all(dirs: &[PathBuf]) -> Result<Vec<Directory>> {
     let mut directories: Vec<Directory> = Vec::new();
     for dir in dirs {
         let directory = match Backup::look(dir)? {
@@ -164,6 +171,13 @@ impl Directory {
         match self {
             Directory::Sound(backup) => &backup.dir,
             Directory::Damaged(damaged) => &damaged.dir,
+        }
+    }
+
+    fn sound_mut(&mut self) -> Option<&mut Backup> {
+        match self {
+            Directory::Sound(backup) => Some(backup),
+            Directory::Damaged(_) => None,
         }
     }
 }

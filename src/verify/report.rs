@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Sample;
 use crate::live::Difference;
 use crate::store::manifest::BackupKind;
-use crate::store::open::Flaw;
+use crate::store::open::{Backup, Flaw};
 
 /// What became of each file, and of the comparison with a database.
 #[derive(Debug, Clone, Serialize)]
@@ -40,12 +40,38 @@ pub struct DirectoryReport {
     pub database: Option<String>,
     /// When the backup began, RFC 3339, UTC.
     pub started: Option<String>,
+    /// Whether its rows are encrypted, and were looked at all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<Encrypted>,
     /// Files checked, by path below the directory.
     pub files: Vec<FileReport>,
     /// Data files that the sample left out.
     pub skipped: usize,
     /// Bytes of structure and data that were to be checked, as stored.
     pub bytes: u64,
+}
+
+/// How encrypted rows were checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encrypted {
+    /// With an identity: like any others.
+    Decrypted,
+    /// Without one: size, checksum and the form of an encrypted file.
+    NotDecrypted,
+}
+
+impl Encrypted {
+    /// How those of a backup are; `None` where they are not encrypted.
+    pub(super) fn of(backup: &Backup) -> Option<Encrypted> {
+        backup.manifest.is_encrypted().then(|| {
+            if backup.is_locked() {
+                Encrypted::NotDecrypted
+            } else {
+                Encrypted::Decrypted
+            }
+        })
+    }
 }
 
 /// What became of one file.
@@ -77,7 +103,7 @@ pub enum Verdict {
     },
     /// It has the right size and another content.
     ChecksumMismatch,
-    /// It is what was written, and does not decompress.
+    /// It is what was written, and does not decrypt or decompress.
     Undecodable {
         /// What the decoder says.
         why: String,
@@ -129,7 +155,7 @@ impl Verdict {
             Verdict::ChecksumMismatch => {
                 "checksum mismatch: not the content that was written".to_owned()
             }
-            Verdict::Undecodable { why } => format!("cannot be decompressed: {why}"),
+            Verdict::Undecodable { why } => format!("cannot be decoded: {why}"),
             Verdict::Unexpected { why } => format!("damaged: {why}"),
             Verdict::NotInManifest => "does not belong to the backup".to_owned(),
             Verdict::Unreadable { why } => format!("cannot be read: {why}"),

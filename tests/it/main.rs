@@ -18,6 +18,7 @@ mod connections;
 mod consistency;
 mod determinism;
 mod edges;
+mod encryption;
 mod faults;
 mod grants;
 mod memory;

@@ -6,8 +6,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use mysql::prelude::Queryable;
+use rustix::process::Signal;
+
 use crate::server::{Server, with_binlog};
-use crate::site::{Lists, Outcome, RUN_BOUND, Site, mode, run, start, walk};
+use crate::services::{command, site_with_services};
+use crate::site::{
+    Lists, Outcome, RUN_BOUND, Site, edited, mode, run, sha256, start, wait_until, walk,
+};
 
 fn fill(server: &Server, database: &str) {
     server.create_database(database);
@@ -51,6 +57,7 @@ fn user_data_is_private_from_the_first_moment_whatever_the_umask() {
     let mut program = start(site.wrapped(&umask, "", &more));
 
     let (mut seen, mut open) = (BTreeSet::new(), BTreeSet::new());
+    let mut seen_of_host = BTreeSet::new();
     while !program.ended() {
         for root in [site.user_data_dir(), ephemeral.clone()] {
             for path in walk(&root).into_iter().chain([root]) {
@@ -63,12 +70,27 @@ fn user_data_is_private_from_the_first_moment_whatever_the_umask() {
                 seen.insert(path);
             }
         }
+        // What is staged for the host directory is public, and in a place that is not.
+        for path in walk(&site.backup_dir()) {
+            let name = path.file_name().unwrap().to_string_lossy();
+            let private = [".schema_backup", "lock", "journal.json", "journal.new"];
+            let open_to_others = mode(&path).filter(|mode| mode & 0o077 != 0);
+            if private.contains(&name.as_ref()) {
+                if let Some(mode) = open_to_others {
+                    open.insert(format!("{mode:o} {}", path.display()));
+                }
+                seen_of_host.insert(name.into_owned());
+            }
+        }
     }
     program.finish(RUN_BOUND).expect_code(0);
     assert!(
         open.is_empty(),
         "others could read during the run: {open:#?}"
     );
+    for name in [".schema_backup", "lock"] {
+        assert!(seen_of_host.contains(name), "{name} was not seen");
+    }
     let staged = seen
         .iter()
         .filter(|path| path.to_string_lossy().contains(".schema_backup"))
@@ -212,4 +234,116 @@ fn a_password_is_not_accepted_as_an_argument() {
             .expect_code(2);
         assert!(!site.host().exists() && outcome.stdout.is_empty());
     }
+}
+
+#[test]
+fn services_do_not_inherit_the_password() {
+    let Some(server) = with_binlog() else { return };
+    fill(server, "secrets_services");
+    let secret = server.create_user("secretive_too", &["ALL ON *.*"]);
+    let socket = format!("--socket={}", server.socket().display());
+    let site = site_with_services(server, "secrets_services", &lists()).connect_by(&[
+        "--user=secretive_too",
+        "--database=secrets_services",
+        socket.as_str(),
+    ]);
+    let mut command = command(&site, &["-m"], "nothing");
+    command.env("SCHEMA_BACKUP_PASSWORD", &secret);
+    run(command).expect_code(0);
+    let seen = fs::read_to_string(site.path("environment")).unwrap();
+    assert_eq!(seen.lines().collect::<BTreeSet<_>>(), ["password="].into());
+}
+
+#[test]
+fn no_core_dump_is_left() {
+    let Some(server) = with_binlog() else { return };
+    fill(server, "secrets_core");
+    let site = Site::new(server, "secrets_core", &lists());
+    // Somebody who wants core dumps, and a lock that keeps the run waiting.
+    let mut connection = server.connect();
+    connection
+        .query_drop("LOCK TABLES secrets_core.people WRITE")
+        .unwrap();
+    let wrapper = ["sh", "-c", "ulimit -c unlimited; exec \"$@\"", "sh"];
+    let more = ["--consistency", "table-locks", "--lock-wait-timeout", "60"];
+    let mut program = start(site.wrapped(&wrapper, "", &more));
+    let proc = Path::new("/proc").join(program.pid().as_raw_pid().to_string());
+    let core_limit = || {
+        let limits = fs::read_to_string(proc.join("limits")).unwrap();
+        let line = limits.lines().find(|l| l.starts_with("Max core file size"));
+        let words = line.unwrap().split_whitespace().map(str::to_owned);
+        words.skip(4).take(2).collect::<Vec<_>>()
+    };
+    let is_ours = || {
+        let name = fs::read_to_string(proc.join("comm")).unwrap();
+        name.trim_end() == "schema_backup"
+    };
+    wait_until("the program has begun", || {
+        is_ours() && core_limit() == ["0", "0"]
+    });
+    // The files of a process that may not be dumped belong to root, whoever runs it; as root one
+    // has to make it die to see.
+    program.signal(Signal::ABORT);
+    wait_until("it is dead", || program.ended());
+    let left = walk(&site.path("")).into_iter().find(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("core")
+    });
+    assert_eq!(left, None);
+}
+
+#[test]
+fn what_the_server_quotes_of_a_row_is_not_repeated() {
+    let Some(server) = with_binlog() else { return };
+    let secret = "a-row-that-nobody-may-see";
+    server.create_database("secrets_quoted");
+    server.execute(&[
+        "CREATE TABLE secrets_quoted.t (id INT, v VARCHAR(60))",
+        &format!("INSERT INTO secrets_quoted.t VALUES (1, '{secret}'), (2, 'x'), (3, '{secret}')"),
+    ]);
+    let lists = Lists {
+        local: vec!["t"],
+        ..Lists::default()
+    };
+    let site = Site::new(server, "secrets_quoted", &lists);
+    site.backup_ok(&["--compress", "none", "--progress", "none"]);
+    let latest = site.latest();
+    let file = latest.join("data/t.00001.sql");
+    let again = "secrets_quoted_again";
+    let restore = || {
+        let command = site.restore_command(&[&latest], again, &["-vvv", "--data-only"]);
+        let outcome = run(command);
+        let quiet = !outcome.stderr.contains(secret) && !outcome.stdout.contains(secret);
+        assert!(quiet, "{outcome:?}");
+        outcome
+    };
+    let make = |definition: &str| {
+        server.create_database(again);
+        server.execute(&[&format!("CREATE TABLE {again}.t {definition}")]);
+    };
+
+    // Not InnoDB, which looks for duplicates only when it commits.
+    make("(id INT, v VARCHAR(60) UNIQUE) ENGINE=MyISAM");
+    restore()
+        .expect_code(3)
+        .expect_said("table `t`: data/t.00001.sql: rows 1 to 3")
+        .expect_said("server error 1062 (23000): a row has the key of another one");
+    make("(id INT, v VARCHAR(60)) PARTITION BY LIST (id) (PARTITION p VALUES IN (1, 3))");
+    restore()
+        .expect_code(3)
+        .expect_said("server error 1526 (HY000): its words may quote rows");
+
+    // A statement that the server does not understand, with checksums that are right.
+    make("(id INT, v VARCHAR(60))");
+    let good = fs::read_to_string(&file).unwrap();
+    let bad = good.replacen(&format!("'{secret}'),"), &format!("'{secret}') "), 1);
+    assert_ne!(good, bad);
+    fs::write(&file, &bad).unwrap();
+    let manifest = latest.join("manifest.json");
+    let listed = fs::read_to_string(&manifest).unwrap();
+    let sums = [sha256(good.as_bytes()), sha256(bad.as_bytes())];
+    fs::write(&manifest, edited(&listed, &sums[0], &sums[1])).unwrap();
+    restore()
+        .expect_code(3)
+        .expect_said("server error 1064 (42000)");
 }

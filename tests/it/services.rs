@@ -12,6 +12,7 @@ use crate::site::{Lists, Site, run};
 const SYSTEMCTL: &str = r#"#!/bin/sh
 state=before; [ -e "$SITE/schema_backup/db1.example.org/manifest.json" ] && state=after
 echo "$state $*" >>"$SITE/calls"
+echo "password=$SCHEMA_BACKUP_PASSWORD" >>"$SITE/environment"
 case " $* " in
     *" $FAIL "* | *" $FAIL.service "*) echo "Failed: unit $FAIL is masked" >&2; exit 5 ;;
 esac

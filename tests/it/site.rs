@@ -186,6 +186,20 @@ impl Site {
         self.isolate(command);
     }
 
+    /// A backup run that cannot reach the server.
+    pub(crate) fn command_without_server(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--config").arg(self.path("schema_backup.conf"));
+        command.arg("--backup-dir").arg(self.backup_dir());
+        command.arg("--user-data-dir").arg(self.user_data_dir());
+        command.args(["--host-name", HOST, "--socket=/nowhere"]);
+        let flags = self.flags.iter();
+        command.args(flags.filter(|flag| !flag.starts_with("--socket=")));
+        command.args(arguments);
+        self.isolate(&mut command);
+        command
+    }
+
     fn isolate(&self, command: &mut Command) {
         // Nobody's option files and passwords but the site's.
         command
@@ -247,6 +261,14 @@ impl Outcome {
     pub(crate) fn expect_said(self, text: &str) -> Outcome {
         let said = self.stderr.to_lowercase().contains(&text.to_lowercase());
         assert!(said, "`{text}` is not in stderr:\n{}", self.stderr);
+        self
+    }
+
+    /// Panics unless stdout has `text`.
+    #[track_caller]
+    pub(crate) fn expect_out(self, text: &str) -> Outcome {
+        let found = self.stdout.contains(text);
+        assert!(found, "`{text}` is not in stdout:\n{}", self.stdout);
         self
     }
 }
@@ -509,14 +531,17 @@ pub(crate) fn chunks(backup: &Path, table: &str) -> usize {
         .map_or(0, Vec::len)
 }
 
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The manifest with `from` replaced, and a checksum that is right again.
 pub(crate) fn edited(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "{from} is not in the manifest");
     let (body, _) = text.split_once(",\n  \"checksum\"").unwrap();
     let body = body.replacen(from, to, 1);
-    let sum: String = Sha256::digest(&body)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sum = sha256(body.as_bytes());
     format!("{body},\n  \"checksum\": \"sha256:{sum}\"\n}}\n")
 }

@@ -8,7 +8,7 @@ use super::{Course, Split};
 use crate::error::Result;
 use crate::plan::chunks::{Range, ranges};
 use crate::plan::reuse::{self, Previous};
-use crate::server::connect::query_error;
+use crate::server::connect::{query_error, without_values};
 
 impl Course<'_> {
     /// The previous bounds, with what has outgrown its size split and what has shrunk joined;
@@ -123,7 +123,7 @@ impl Course<'_> {
             .session
             .results_in("utf8mb4")?
             .query_first(query)
-            .map_err(|e| query_error("cannot estimate the size of a chunk", e))?;
+            .map_err(|e| without_values(query_error("cannot estimate the size of a chunk", e)))?;
         let rows: Option<u64> =
             row.and_then(|mut row| row.take_opt::<Option<u64>, _>("rows")?.ok()?);
         if condition.is_empty() || !self.table.engine.eq_ignore_ascii_case("InnoDB") {

@@ -19,6 +19,7 @@ pub(in crate::store) fn host(root: &Path) -> Target {
         kind: BackupKind::Host,
         link_unchanged: true,
         database: "csv2".into(),
+        recipients: None,
     }
 }
 
@@ -30,6 +31,7 @@ pub(in crate::store) fn user_data(root: &Path) -> Target {
         kind: BackupKind::UserData,
         link_unchanged: true,
         database: "csv2".into(),
+        recipients: None,
     }
 }
 
@@ -83,7 +85,10 @@ pub(in crate::store) fn fill(
                 rows: 1,
                 raw_bytes: data.len() as u64,
                 file: staging
-                    .write(&names::data(name, 1, Compression::None), data.as_bytes())
+                    .write_data(
+                        &staging.data_name(name, 1, Compression::None),
+                        data.as_bytes(),
+                    )
                     .unwrap(),
             }],
         }),
@@ -103,6 +108,7 @@ pub(in crate::store) fn fill(
             .collect(),
         objects: Vec::new(),
         skipped_objects: Vec::new(),
+        private: None,
     }
 }
 

@@ -5,11 +5,16 @@
 //! once the server is sending it the table's rows, and continued after the fault.
 
 mod ddl;
+mod disk;
+mod killed;
 mod load;
+mod pair;
+mod power;
 mod server;
 mod slow;
 mod table;
 mod throttle;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::thread;

@@ -352,10 +352,11 @@ fn launch(kind: Kind, dir: &Path, options: &[&str]) -> Option<Child> {
 }
 
 /// Runs the server given after the directory, and on a signal (our death is one) stops it and
-/// removes the directory.
+/// removes the directory, with what tests have mounted in it.
 const KEEPER: &str = r#"
 dir=$1; shift
-trap 'kill "$server" 2>/dev/null; wait "$server"; rm -rf "$dir"; exit' TERM INT HUP
+mounted() { awk -v dir="$dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts; }
+trap 'kill "$server" 2>/dev/null; wait "$server"; mounted | xargs -r umount -l; rm -rf "$dir"; exit' TERM INT HUP
 "$@" >"$dir/server.log" 2>&1 &
 server=$!
 wait "$server"
