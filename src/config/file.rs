@@ -113,7 +113,8 @@ pub(crate) fn config_of(path: &Path, content: &[u8]) -> Result<Config> {
         Error::new(ErrorKind::Config, what).hint("save the file as UTF-8")
     })?;
     let raw = parse(text).map_err(|e| {
-        Error::new(ErrorKind::Config, format!("cannot use {}", path.display())).because(e)
+        Error::new(ErrorKind::Config, format!("cannot use {}", path.display()))
+            .because_boxed(shortened(&e).into())
     })?;
     Ok(Config {
         path: path.to_path_buf(),
@@ -137,6 +138,20 @@ pub(crate) fn config_of(path: &Path, content: &[u8]) -> Result<Config> {
         skip_objects: raw.skip_objects,
         notices: raw.notices,
     })
+}
+
+/// What the parser says, with no more than the beginning of a value that is long.
+fn shortened(error: &serde_yaml::Error) -> String {
+    const LONGEST: usize = 300;
+    let said = error.to_string();
+    let Some((cut, _)) = said.char_indices().nth(LONGEST) else {
+        return said;
+    };
+    let head = &said[..cut];
+    match error.location() {
+        Some(at) => format!("{head}… at line {} column {}", at.line(), at.column()),
+        None => format!("{head}…"),
+    }
 }
 
 fn default_backup_dir(config: &Path) -> Option<PathBuf> {
@@ -456,6 +471,13 @@ impl<'de> Visitor<'de> for RawSeed {
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
         deserializer.deserialize_map(self)
+    }
+
+    // Some other file, perhaps a secret one, of which nothing is repeated.
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Raw, E> {
+        Err(E::custom(
+            "text, where lines of the form `key: value` are expected",
+        ))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {

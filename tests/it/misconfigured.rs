@@ -276,9 +276,12 @@ fn names_of_any_length_are_shown_in_part() {
         format!("skip_objects: [{long}]\n"),
         format!("csv2_backup_dir: {long}\n"),
         format!("compression: {{{long}: none}}\n"),
+        format!("local: {long}\n"),
     ] {
         place.refused("--config", &place.write(text.as_bytes()), &["line 1"]);
     }
+    // Some other file, which may be a secret one.
+    place.refused("--config", &place.write(b"s3cret\n"), &["key: value"]);
     let file = place.write(format!("[client]\nssl={long}\n").as_bytes());
     place.refused("--defaults-file", &file, &["`ssl`", "line 2"]);
     let file = place.write(format!("[client]\n!include {long}\n").as_bytes());
