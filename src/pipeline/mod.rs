@@ -1,20 +1,20 @@
 //! Rows on their way to files: readers fill blocks, the rayon pool compresses and hashes
-//! them, lanes write them in order. [`run`] is the coordinator: it hands out jobs, largest
-//! first, watches the workers, and is the only one to emit events.
+//! them, lanes write them in order. [`run`] hands out jobs, largest first; the coordinator
+//! watches the workers and is the only one to emit events.
 //!
 //! The number of blocks is the memory bound and the only back-pressure: a reader that finds
 //! none free waits until the pool has written one.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::Compression;
 use crate::encode::insert::TableEncoding;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Observer, Progress};
+use crate::event::Observer;
 use crate::failpoint;
 use crate::interrupt::Interrupt;
 use crate::server::snapshot::{PooledSession, Session, SnapshotPool};
@@ -22,6 +22,7 @@ use crate::store::manifest::FileEntry;
 use crate::store::sink::Sink;
 
 mod block;
+mod coordinator;
 mod lane;
 mod progress;
 mod reader;
@@ -30,6 +31,7 @@ mod tables;
 mod tests;
 
 pub use block::BlockPool;
+use coordinator::Coordinator;
 pub use lane::{LaneHandle, Lanes};
 use progress::JobPlan;
 pub use progress::{ChunkMeter, ProgressBase};
@@ -38,6 +40,8 @@ use tables::{Held, Tables};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a reader without jobs looks whether the tables that it holds are whole.
+const HELD_TURN: Duration = Duration::from_millis(10);
 
 /// One chunk to be read and written.
 pub struct Job<'a> {
@@ -90,12 +94,6 @@ pub struct Counters {
     pub raw_bytes: AtomicU64,
     /// Bytes written.
     pub stored_bytes: AtomicU64,
-}
-
-/// What a reader is busy with; the meter is shared with the reader.
-struct Busy {
-    job: usize,
-    meter: Arc<ChunkMeter>,
 }
 
 /// What readers tell the coordinator.
@@ -200,16 +198,7 @@ pub fn run(
     let mut sessions = (0..readers)
         .map(|_| pool.session())
         .collect::<Result<Vec<_>>>()?;
-    let mut coordinator = Coordinator {
-        plans: &plans,
-        counters: &counters,
-        busy: (0..readers).map(|_| None).collect(),
-        reads: plans.iter().map(|_| None).collect(),
-        done: Vec::with_capacity(plans.len()),
-        tables: TableTotals::new(&plans),
-        base,
-        observer,
-    };
+    let mut coordinator = Coordinator::new(&plans, readers, &counters, base, observer);
     std::thread::scope(|scope| {
         for (worker, session) in sessions.iter_mut().enumerate() {
             let reader = Reader {
@@ -288,7 +277,7 @@ impl Reader<'_> {
         // Others may still read chunks of a table that is held here.
         while !held.is_empty() {
             self.failure.stop.check()?;
-            std::thread::sleep(TICK);
+            std::thread::sleep(HELD_TURN);
             held.release(self.tables, session)?;
         }
         Ok(())
@@ -348,169 +337,5 @@ impl Reader<'_> {
     fn tell(&self, message: Message) {
         // Fails only when the coordinator is gone, and then nobody needs to know.
         let _ = self.messages.send(message);
-    }
-}
-
-/// Rows and bytes of each table as its chunks complete.
-struct TableTotals {
-    chunks_left: Vec<usize>,
-    rows: Vec<u64>,
-    raw_bytes: Vec<u64>,
-    stored_bytes: Vec<u64>,
-}
-
-impl TableTotals {
-    fn new(plans: &[JobPlan]) -> TableTotals {
-        let tables = plans.iter().map(|plan| plan.table + 1).max().unwrap_or(0);
-        let mut chunks_left = vec![0; tables];
-        for plan in plans {
-            chunks_left[plan.table] += 1;
-        }
-        TableTotals {
-            chunks_left,
-            rows: vec![0; tables],
-            raw_bytes: vec![0; tables],
-            stored_bytes: vec![0; tables],
-        }
-    }
-
-    /// Takes in a chunk; the totals if it was the table's last.
-    fn add(&mut self, done: &ChunkDone, name: &str) -> Option<Event> {
-        let table = done.table;
-        self.rows[table] += done.read.rows;
-        self.raw_bytes[table] += done.read.raw_bytes;
-        self.stored_bytes[table] += done.file.bytes;
-        self.chunks_left[table] -= 1;
-        (self.chunks_left[table] == 0).then(|| Event::TableDone {
-            table: name.to_owned(),
-            rows: self.rows[table],
-            raw_bytes: self.raw_bytes[table],
-            stored_bytes: self.stored_bytes[table],
-        })
-    }
-}
-
-/// Stops the workers when the coordinator panics, so that the run ends instead of hanging.
-struct StopOnPanic<'a>(&'a Failure);
-
-impl Drop for StopOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stop.raise();
-        }
-    }
-}
-
-struct Coordinator<'a> {
-    plans: &'a [JobPlan],
-    counters: &'a Counters,
-    busy: Vec<Option<Busy>>,
-    /// What was read of each job, until its file is complete.
-    reads: Vec<Option<(ChunkRead, Option<u64>)>>,
-    done: Vec<ChunkDone>,
-    tables: TableTotals,
-    base: &'a mut ProgressBase,
-    observer: &'a dyn Observer,
-}
-
-impl Coordinator<'_> {
-    /// Takes messages until all readers have ended and all files are complete, or the run has
-    /// failed and come to rest. If an observer panics, the workers stop.
-    fn watch(
-        &mut self,
-        inbox: Receiver<Message>,
-        mut readers: usize,
-        failure: &Failure,
-        interrupt: &Interrupt,
-    ) {
-        let _stop = StopOnPanic(failure);
-        let mut next_tick = Instant::now();
-        // Files can be complete before their reader's last word has been taken in.
-        let mut stored_early: Vec<(usize, FileEntry)> = Vec::new();
-        loop {
-            if interrupt.is_raised() && !failure.stop.is_raised() {
-                failure.set(Error::interrupted());
-            }
-            match inbox.recv_timeout(TICK) {
-                Ok(Message::Started { worker, job, meter }) => {
-                    let plan = &self.plans[job];
-                    self.observer.event(&Event::ChunkStarted {
-                        worker,
-                        table: plan.name.clone(),
-                        chunk: plan.chunk + 1,
-                        chunks: plan.chunks,
-                        rows: plan.rows,
-                    });
-                    self.busy[worker] = Some(Busy { job, meter });
-                }
-                Ok(Message::Read {
-                    worker,
-                    job,
-                    read,
-                    table_rows,
-                }) => {
-                    let table = self.plans[job].name.clone();
-                    self.observer.event(&Event::ChunkRead {
-                        worker,
-                        table,
-                        rows: read.rows,
-                    });
-                    self.busy[worker] = None;
-                    self.base.read(&self.plans[job], &read);
-                    self.reads[job] = Some((read, table_rows));
-                    if let Some(at) = stored_early.iter().position(|(stored, _)| *stored == job) {
-                        let (_, file) = stored_early.swap_remove(at);
-                        self.complete(job, file);
-                    }
-                }
-                Ok(Message::Stored { job, file }) if self.reads[job].is_some() => {
-                    self.complete(job, file)
-                }
-                Ok(Message::Stored { job, file }) => stored_early.push((job, file)),
-                Ok(Message::ReaderEnded) => readers -= 1,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if readers == 0 && (self.done.len() == self.plans.len() || failure.stop.is_raised()) {
-                break;
-            }
-            if Instant::now() >= next_tick {
-                next_tick = Instant::now() + TICK;
-                failpoint::pass("tell-progress");
-                let progress = self.progress();
-                self.observer.event(&Event::Progress(progress));
-            }
-        }
-        let progress = self.progress();
-        self.observer.event(&Event::Progress(progress));
-        self.base.add(self.counters);
-    }
-
-    fn complete(&mut self, job: usize, file: FileEntry) {
-        let Some((read, table_rows)) = self.reads[job].take() else {
-            return;
-        };
-        let plan = &self.plans[job];
-        let done = ChunkDone {
-            table: plan.table,
-            chunk: plan.chunk,
-            read,
-            table_rows,
-            file,
-        };
-        if let Some(event) = self.tables.add(&done, &plan.name) {
-            self.base.tables_done += 1;
-            self.observer.event(&event);
-        }
-        self.done.push(done);
-    }
-
-    fn progress(&self) -> Progress {
-        let busy = self.busy.iter().enumerate();
-        let busy = busy.filter_map(|(worker, busy)| {
-            let Busy { job, meter } = busy.as_ref()?;
-            Some((worker, &self.plans[*job], &**meter))
-        });
-        self.base.progress(busy, self.counters)
     }
 }
