@@ -23,7 +23,8 @@
 //! does all talk with the database, the consistent snapshot above all; [`live`] holds a database
 //! against what backups say of it; [`store`] owns what lies on disk, up to the atomic
 //! publication; [`service`] stops and starts services; [`config`] is what was asked for. Arrows
-//! point downwards only.
+//! point downwards only. Two rooms are for tests, and in no release: `failpoint`, steps at which
+//! a run can be made to stop, and `fuzzing`, harnesses for input that nobody should trust.
 //!
 //! The library never prints, never exits, and knows neither the command line nor progress
 //! bars: it tells an [`Observer`] what happens, looks at an [`Interrupt`], and returns.

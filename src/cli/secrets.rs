@@ -1,6 +1,6 @@
-//! What keeps secrets in: passwords on the command line are refused before clap sees them (every
-//! user of the machine can read arguments, and clap would repeat the value in its message), and
-//! the process leaves no core dump.
+//! What keeps secrets in: passwords and keys on the command line are refused before clap sees them
+//! (every user of the machine can read arguments, and clap would repeat the value in its message),
+//! and the process leaves no core dump.
 
 use std::ffi::OsString;
 
@@ -23,7 +23,8 @@ pub(crate) fn refuse_core_dumps() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Refuses arguments that carry a password, or look like one who is used to `mysql -pSECRET`.
+/// Refuses arguments that carry an identity or a password, or look like one who is used to
+/// `mysql -pSECRET`.
 /// The message never contains the argument.
 pub(crate) fn refuse(arguments: &[OsString]) -> Result<()> {
     let command = Args::command();
@@ -41,6 +42,19 @@ pub(crate) fn refuse(arguments: &[OsString]) -> Result<()> {
     let mut after_ask = false;
     for argument in arguments.iter().skip(1) {
         let text = argument.to_string_lossy();
+        if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "an identity cannot be given as an argument",
+            )
+            .hint("name a file that holds it: --identity FILE"));
+        }
+        let authority = text
+            .split_once("://")
+            .and_then(|(_, at)| at.split_once('@'));
+        if authority.is_some_and(|(user, _)| user.contains(':')) {
+            return Err(refusal("the password cannot be given as an argument"));
+        }
         if text == "--" {
             break;
         }
@@ -102,11 +116,27 @@ mod tests {
             "x -p s3cret",
             "x -qp s3cret",
             "x plan -pq",
+            "x mysql://me:s3cret@host/csv2",
+            "x --host=mysql://me:s3cret@host",
         ] {
             let error = check(line).unwrap_err();
             assert_eq!(error.kind().exit_code(), 2, "{line}");
             assert!(!error.to_string().contains("s3cret"), "{line}");
             assert!(error.hint_text().unwrap().contains("--password-file"));
+        }
+    }
+
+    #[test]
+    fn identities_are_refused_and_not_repeated() {
+        for line in [
+            "x verify d --identity AGE-SECRET-KEY-1S3CRET",
+            "x verify d --identity=age-secret-key-1s3cret",
+            "x AGE-SECRET-KEY-1S3CRET",
+        ] {
+            let error = check(line).unwrap_err();
+            assert_eq!(error.kind().exit_code(), 2, "{line}");
+            assert!(!error.to_string().to_lowercase().contains("s3cret"));
+            assert!(error.hint_text().unwrap().contains("--identity FILE"));
         }
     }
 
@@ -124,6 +154,7 @@ mod tests {
             "x -uapple -epop",
             "x -u pat",
             "x -- -pfoo",
+            "x --backup-dir http://a:1/b",
         ] {
             assert!(check(line).is_ok(), "{line}");
         }

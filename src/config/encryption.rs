@@ -22,7 +22,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// works through in seconds, with some 4 GiB of memory.
 const MAX_WORK_FACTOR: u8 = 22;
 
-/// Public keys that data is encrypted for. Never empty.
+/// More recipients are refused: each takes some 100 bytes of the header of every file, and a long
+/// header is not read again.
+const MAX_RECIPIENTS: usize = 1000;
+
+/// Public keys that data is encrypted for. Never empty, and never more than can be read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipients(Vec<Recipient>);
 
@@ -77,6 +81,10 @@ impl RecipientSource {
         }
         let mut seen = HashSet::new();
         keys.retain(|key| seen.insert(key.clone()));
+        if keys.len() > MAX_RECIPIENTS {
+            let what = format!("data cannot be encrypted for {} recipients", keys.len());
+            return Err(config(what).hint(format!("give at most {MAX_RECIPIENTS}")));
+        }
         Ok(Recipients(keys))
     }
 }
@@ -141,13 +149,16 @@ impl Identities {
         let mut all = Vec::new();
         for path in files {
             let file = secret_file::read(path)?;
-            file.refuse_exposed(path, exposure)?;
-            let text = if is_encrypted(&file.content) {
-                decrypt(path, &file.content, ask(path)?)?
+            let parsed = if is_encrypted(&file.content) {
+                // Not worth a passphrase otherwise.
+                file.refuse_exposed(path, exposure)?;
+                parse_identities(path, &decrypt(path, &file.content, ask(path)?)?)?
             } else {
-                file.content
+                parse_identities(path, &file.content)?
             };
-            all.extend(parse_identities(path, &text)?);
+            // Only of a file that holds a secret can it be said that it should be hidden.
+            file.refuse_exposed(path, exposure)?;
+            all.extend(parsed);
         }
         Ok(Identities(all))
     }
@@ -316,11 +327,18 @@ impl<'de> Visitor<'de> for SourceSeed {
 /// Keys for the tests of what is encrypted with them.
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::{Identities, Recipients};
+    use super::{Identities, MAX_RECIPIENTS, Recipients};
     use age::x25519::Identity;
 
     pub(crate) fn recipients(key: &Identity) -> Recipients {
         Recipients(vec![key.to_public()])
+    }
+
+    /// As many as there may be, `key` the last of them.
+    pub(crate) fn most_recipients(key: &Identity) -> Recipients {
+        let others = std::iter::repeat_with(|| Identity::generate().to_public());
+        let all = others.take(MAX_RECIPIENTS - 1).chain([key.to_public()]);
+        Recipients(all.collect())
     }
 
     pub(crate) fn identities(key: &Identity) -> Identities {

@@ -57,6 +57,19 @@ fn recipients_come_from_the_configuration_and_from_a_file() {
 }
 
 #[test]
+fn no_more_recipients_are_taken_than_can_be_read_again() {
+    let keys = iter::repeat_with(|| age::x25519::Identity::generate().to_public());
+    let keys = keys.take(MAX_RECIPIENTS).collect();
+    let mut source = RecipientSource { keys, file: None };
+    assert_eq!(source.read().unwrap().count(), MAX_RECIPIENTS);
+    source
+        .keys
+        .push(age::x25519::Identity::generate().to_public());
+    let error = source.read().unwrap_err();
+    assert!(error.to_string().contains("1001 recipients"), "{error}");
+}
+
+#[test]
 fn what_would_leave_data_unencrypted_is_refused() {
     let secret = age::x25519::Identity::generate().to_string();
     let secret = secret.expose_secret();
@@ -71,6 +84,8 @@ fn what_would_leave_data_unencrypted_is_refused() {
         ("encryption: {local: {recipient: [x]}}", "`recipient`"),
         ("encryption: {global: {recipients: [x]}}", "git repository"),
         ("encryption: {all: {recipients: [x]}}", "`all`"),
+        ("encrypt: {local: {recipients: [x]}}", "`encryption`"),
+        ("Encryption: {local: {recipients: [x]}}", "`encryption`"),
     ] {
         let error = load(text).expect_err(text);
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -131,10 +146,15 @@ fn what_is_no_identity_says_so_and_shows_nothing() {
         (b"age-encryption.org/v1\n-> x\n", "damaged"),
         (for_a_key.as_slice(), "not with a passphrase"),
     ] {
-        let error = identities(content, Exposure::Refused, 0o600).unwrap_err();
-        let line = error.to_string();
-        assert!(line.contains(part) && !line.contains("s3cret"), "{line}");
-        assert_eq!(error.kind(), ErrorKind::Config);
+        // Whoever names a file of the system by mistake must not be told to hide it.
+        for mode in [0o600, 0o644] {
+            let error = identities(content, Exposure::Refused, mode).unwrap_err();
+            let line = error.to_string();
+            let encrypted = mode != 0o600 && is_encrypted(content);
+            let part = if encrypted { "mode 0644" } else { part };
+            assert!(line.contains(part) && !line.contains("s3cret"), "{line}");
+            assert_eq!(error.kind(), ErrorKind::Config);
+        }
     }
 }
 

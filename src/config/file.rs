@@ -387,6 +387,30 @@ impl Visitor<'_> for Twice {
     }
 }
 
+/// The value of a key that looks like this one: always an error, with the line of the value.
+struct Misspelt(&'static str);
+
+impl<'de> DeserializeSeed<'de> for Misspelt {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Misspelt {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the key to be spelled `{}`", self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        let why = format!("unknown key; did you mean `{}`?", self.0);
+        Err(serde::de::Error::custom(why))
+    }
+}
+
 /// One word for all categories, or a map with one for some.
 struct CompressionSeed;
 
@@ -525,6 +549,10 @@ impl<'de> Visitor<'de> for RawSeed {
                 "skip_objects" => {
                     raw.skip_objects = map.next_value_seed(List { parse: str::parse })?;
                 }
+                // Ignored, it would leave data in the clear that is meant to be encrypted.
+                unknown if near_key(unknown) == Some("encryption") => {
+                    map.next_value_seed(Misspelt("encryption"))?;
+                }
                 unknown => {
                     raw.notices.push(unknown_key(unknown));
                     map.next_value::<IgnoredAny>()?;
@@ -537,15 +565,25 @@ impl<'de> Visitor<'de> for RawSeed {
 
 fn unknown_key(key: &str) -> String {
     let shown = one_line(key);
-    let near = KEYS
-        .iter()
-        .map(|known| (strsim::normalized_damerau_levenshtein(&shown, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(similarity, _)| *similarity >= 0.6);
-    match near {
-        Some((_, known)) => format!("unknown key `{shown}` ignored; did you mean `{known}`?"),
+    match near_key(key) {
+        Some(known) => format!("unknown key `{shown}` ignored; did you mean `{known}`?"),
         None => format!("unknown key `{shown}` ignored"),
     }
+}
+
+/// The key that `key` may be a misspelling of.
+fn near_key(key: &str) -> Option<&'static str> {
+    let shown = one_line(key);
+    KEYS.iter()
+        .map(|known| {
+            (
+                strsim::normalized_damerau_levenshtein(&shown, known),
+                *known,
+            )
+        })
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= 0.6)
+        .map(|(_, known)| known)
 }
 
 /// Why `text` is wrong, without repeating all of it if it is long.

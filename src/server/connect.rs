@@ -362,6 +362,9 @@ pub fn query_error(doing: &str, error: mysql::Error) -> Error {
 }
 
 fn connect_error(place: &str, error: mysql::Error) -> Error {
+    if matches!(&error, mysql::Error::IoError(e) if e.kind() == io::ErrorKind::Interrupted) {
+        return Error::interrupted();
+    }
     let code = match &error {
         mysql::Error::MySqlError(e) => e.code,
         _ => 0,

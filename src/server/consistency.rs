@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use crate::server::driver::Ask;
 use mysql::Conn;
 
 use super::connect::{Connector, query_error};
+use super::driver::Ask;
 use super::flavor::Flavor;
 use super::lock::{ServerLock, Wait};
 use super::privileges::Privileges;

@@ -1,11 +1,11 @@
 //! The text of objects as the server states it (`SHOW CREATE …`), with the session settings
 //! under which it was written. Texts are raw bytes in the object's own character set.
 
-use crate::server::driver::Ask;
 use mysql::{Row, Value};
 
 use super::catalog::{Routine, plain};
 use super::connect::query_error;
+use super::driver::Ask;
 use super::snapshot::Session;
 use super::{is_plain_name, quote_identifier};
 use crate::error::{Error, ErrorKind, Result};

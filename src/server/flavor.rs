@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::server::driver::Ask;
 use mysql::Conn;
 
 use super::connect::query_error;
+use super::driver::Ask;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The two products.

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::server::driver::Ask;
 use mysql::Conn;
 
 use super::connect::query_error;
+use super::driver::Ask;
 use super::flavor::{Flavor, Product};
 use crate::config::ObjectKind;
 use crate::error::{Error, ErrorKind, Result};

@@ -9,13 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::server::driver::Ask;
 use mysql::Conn;
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
 use super::connect::{cause, hint_for, query_error, without_values};
 use super::consistency::{SnapshotInfo, SnapshotRequest, take_snapshot};
+use super::driver::Ask;
 use super::line::Line;
 use super::lock::{ServerLock, Wait};
 use super::rows::{Protocol, RowSource, Rows};
@@ -267,7 +267,8 @@ impl SnapshotPool {
     }
 
     /// Applies `work` to each of `items` over all sessions at once. Results come in the order
-    /// of the items; the first error stops the rest.
+    /// of the items; the first error stops the rest. In the end no session keeps DDL away from
+    /// what was looked at.
     pub fn map<T: Sync, R: Send>(
         &self,
         items: &[T],
@@ -285,6 +286,7 @@ impl SnapshotPool {
                 let Some(item) = items.get(at) else { break };
                 results.push((at, work(&mut session, item)?));
             }
+            session.release_tables()?;
             Ok(results)
         };
         let workers = self.size().min(items.len());
@@ -354,6 +356,7 @@ fn open_session(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<
                 std::thread::sleep(Duration::from_millis(200));
             }
             Err(error) => {
+                interrupt.check()?;
                 let code = match &error {
                     mysql::Error::MySqlError(e) => e.code,
                     _ => 0,

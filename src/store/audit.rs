@@ -16,6 +16,7 @@ use super::manifest::{
 };
 use super::names::{self, hex};
 use super::open::{Backup, CheckedFile, Damaged, Flaw, open_plain};
+use super::private::PRIVATE_FILE;
 use super::publish::WORK_DIR;
 use super::staging::sums;
 use crate::config::Compression;
@@ -143,6 +144,10 @@ pub(super) fn inconsistency(manifest: &Manifest) -> Option<String> {
     let misplaced = |what: &str, name: &str, file: &str, expected: String| {
         (file != expected).then(|| format!("it has {file} for {what} `{name}`"))
     };
+    let private = manifest.private.as_ref();
+    if let Some(odd) = private.filter(|entry| entry.file != PRIVATE_FILE) {
+        return Some(format!("it has {} for {PRIVATE_FILE}", odd.file));
+    }
     for (name, table) in &manifest.tables {
         let expected = match table.kind {
             super::manifest::TableKind::Table => names::table_structure(name),
@@ -160,6 +165,9 @@ pub(super) fn inconsistency(manifest: &Manifest) -> Option<String> {
             "zstd" => Compression::DEFAULT_ZSTD,
             other => return Some(format!("it has the unknown compression {other:?}")),
         };
+        if data.digest.is_empty() && private.is_none() {
+            return Some(format!("it has no digest for table `{name}`"));
+        }
         // A chunk keeps its number when others come or go before it.
         let misplaced = data.chunks.iter().enumerate().filter_map(|(at, chunk)| {
             let file = &chunk.file.file;
@@ -390,6 +398,20 @@ mod tests {
         assert!(flawed(&|m| {
             let data = m.tables.get_mut("a").unwrap().data.as_mut().unwrap();
             data.rows += 1;
+        }));
+        assert!(flawed(&|m| {
+            let data = m.tables.get_mut("a").unwrap().data.as_mut().unwrap();
+            data.digest.clear();
+        }));
+        assert!(flawed(&|m| {
+            m.tables.get_mut("a").unwrap().data = None;
+            m.tables.get_mut("b").unwrap().data = None;
+            assert!(inconsistency(m).is_none());
+            let file = "other.json.age".to_owned();
+            m.private = Some(FileEntry {
+                file,
+                ..m.tables["a"].structure.clone()
+            });
         }));
     }
 

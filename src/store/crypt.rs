@@ -134,12 +134,16 @@ mod tests {
 
     use super::super::sink::MemorySink;
     use super::*;
-    use crate::config::testing::{identities, recipients};
+    use crate::config::testing::{identities, most_recipients, recipients};
 
     fn encrypt(key: &Identity, pieces: &[&[u8]]) -> Vec<u8> {
+        encrypt_for(&recipients(key), pieces)
+    }
+
+    fn encrypt_for(recipients: &Recipients, pieces: &[&[u8]]) -> Vec<u8> {
         let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
         let memory = Box::new(MemorySink::new("f", Arc::clone(&bytes)));
-        let mut sink = Box::new(EncryptingSink::over(memory, &recipients(key)).unwrap());
+        let mut sink = Box::new(EncryptingSink::over(memory, recipients).unwrap());
         for piece in pieces {
             sink.write(piece).unwrap();
         }
@@ -171,6 +175,14 @@ mod tests {
         let bytes = encrypt(&key, &[b"secret"]);
         let error = read(&bytes, &Identity::generate()).unwrap_err();
         assert!(error.to_string().contains("not encrypted for the identity"));
+    }
+
+    #[test]
+    fn what_is_for_as_many_as_there_may_be_can_be_read_again() {
+        let key = Identity::generate();
+        let bytes = encrypt_for(&most_recipients(&key), &[b"rows"]);
+        check_form(&bytes[..], bytes.len() as u64).unwrap();
+        assert_eq!(read(&bytes, &key).unwrap(), b"rows");
     }
 
     #[test]

@@ -182,6 +182,10 @@ impl Backup {
         entry: &FileEntry,
         identities: &Arc<Identities>,
     ) -> Result<Option<Flaw>> {
+        if entry.bytes > checked_json::MAX_BYTES {
+            let why = format!("it has {} bytes, far too many", entry.bytes);
+            return Ok(Some(Flaw::Broken(why)));
+        }
         let mut file = match self.file(entry) {
             Ok(file) => file,
             Err(flaw) => return Ok(Some(flaw)),

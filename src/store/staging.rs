@@ -104,9 +104,8 @@ impl Drop for MadeDirs {
 }
 
 impl Work {
-    /// Makes the root, takes the lock, and completes a publication that an earlier run began,
-    /// of which a warning tells.
-    fn take(target: &Target) -> Result<(Work, Option<String>)> {
+    /// Makes the root, takes the lock, and completes a publication that an earlier run began.
+    fn take(target: &Target) -> Result<(Work, Rolled)> {
         let place = Place {
             root: target.root.clone(),
             access: target.access,
@@ -128,15 +127,8 @@ impl Work {
             place,
             _made: made,
         };
-        let root = target.root.display();
-        let warning = match publish::roll_forward(&work.place)? {
-            Rolled::Nothing => None,
-            Rolled::Completed => Some(format!(
-                "completed a publication in {root} that was cut short"
-            )),
-            Rolled::Damaged => Some(format!("discarded a damaged publication in {root}")),
-        };
-        Ok((work, warning))
+        let rolled = publish::roll_forward(&work.place)?;
+        Ok((work, rolled))
     }
 
     /// Removes everything but the lock.
@@ -188,7 +180,9 @@ impl Staging {
         if !place.journal().exists() {
             return Ok(None);
         }
-        Work::take(target).map(|(_, warning)| warning)
+        let (work, rolled) = Work::take(target)?;
+        // What is damaged stays until a run takes its place, which then says so.
+        Ok((rolled == Rolled::Completed).then(|| completed(&work.place.root)))
     }
 
     /// Takes the destination for this run: makes the root, takes the lock, completes a
@@ -198,10 +192,14 @@ impl Staging {
     /// written, and with [`ErrorKind::Config`] where something else lies there.
     pub fn begin(target: Target) -> Result<Staging> {
         let started = jiff::Timestamp::now();
-        let (work, completed) = Work::take(&target)?;
+        let (work, rolled) = Work::take(&target)?;
         let place = &work.place;
-        let mut warnings: Vec<String> = completed.into_iter().collect();
         let root = place.root.display();
+        let mut warnings = match rolled {
+            Rolled::Nothing => Vec::new(),
+            Rolled::Completed => vec![completed(&place.root)],
+            Rolled::Damaged => vec![format!("discarded a damaged publication in {root}")],
+        };
         if target.kind == BackupKind::UserData && files::is_exposed(&place.root) {
             warnings.push(format!(
                 "{root} can be entered by others; chmod 700 is safer"
@@ -492,6 +490,11 @@ fn refuse_other_database(target: &Target, previous: Option<&(PathBuf, Manifest)>
         }
         _ => Ok(()),
     }
+}
+
+fn completed(root: &Path) -> String {
+    let root = root.display();
+    format!("completed a publication in {root} that was cut short")
 }
 
 /// The manifest of an in-place backup. A damaged one counts as none.

@@ -156,6 +156,23 @@ fn sums_hold(dir: &Path) -> bool {
 }
 
 #[test]
+fn a_damaged_publication_is_discarded_once_and_by_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = user_data(&dir.path().join("user"));
+    let place = Place {
+        root: target.root.clone(),
+        access: target.access,
+    };
+    fs::create_dir_all(place.work()).unwrap();
+    fs::write(place.journal(), "damaged").unwrap();
+    assert_eq!(Staging::complete_begun(&target).unwrap(), None);
+    assert!(place.journal().exists());
+    let staging = begin(&target);
+    assert!(staging.warnings()[0].starts_with("discarded a damaged publication"));
+    assert!(!place.journal().exists());
+}
+
+#[test]
 fn in_place_only_what_changed_is_touched() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("deep/host");

@@ -109,10 +109,15 @@ impl Fixture {
 
     /// A run that waits in the middle of `running`.
     fn start(&self) -> Running {
+        self.start_with(&ONE_STREAM, MIDDLE)
+    }
+
+    /// A run that waits after so many bytes of answers.
+    fn start_with(&self, arguments: &[&str], bytes: u64) -> Running {
         std::fs::remove_dir_all(self.site.user_data_dir()).ok();
         std::fs::remove_dir_all(self.site.backup_dir()).ok();
-        self.throttle.silent_after(MIDDLE);
-        let mut program = start(self.site.command("", &ONE_STREAM));
+        self.throttle.silent_after(bytes);
+        let mut program = start(self.site.command("", arguments));
         self.throttle.wait_until_silent(&mut program);
         program
     }
@@ -263,6 +268,29 @@ fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
         }
     }
     assert_no_sessions_left(fixture.server, &fixture.database);
+}
+
+on_each_kind!(a_table_to_come_is_not_kept_although_it_was_looked_at);
+
+/// The bounds of `coming` were looked for before the first row was read, and nothing was read to
+/// its end since.
+fn a_table_to_come_is_not_kept_although_it_was_looked_at(kind: Kind) {
+    let Some(fixture) = Fixture::new(kind, "ddl_looked_at") else {
+        return;
+    };
+    for statement in ["DROP VIEW some", "DROP TABLE done"] {
+        fixture.connect().query_drop(statement).unwrap();
+    }
+    let chunks = ["-j", "1", "--chunk-size", "256K", "--progress", "none"];
+    let program = fixture.start_with(&chunks, 800_000);
+    let ddl = "TRUNCATE TABLE T";
+    apply(&mut fixture.connect(), ddl, "running").expect_err("it is being read");
+    apply(&mut fixture.connect(), ddl, "coming").unwrap();
+    fixture
+        .finish(program)
+        .expect_code(3)
+        .expect_said("`coming`");
+    fixture.assert_no_backup();
 }
 
 on_each_kind!(on_anything_else_it_goes_through_and_does_not_matter);
