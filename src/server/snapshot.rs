@@ -106,6 +106,15 @@ impl Session {
         })
     }
 
+    /// Declares that nothing here is for the binary log. MariaDB with that on lets go of tables
+    /// before the end of a transaction in such sessions only. They take a privilege; without it,
+    /// tables are kept until the end.
+    fn log_nothing(&mut self) {
+        if let Err(error) = self.conn.query_drop("SET SESSION sql_log_bin=0") {
+            log::debug!("tables are kept until the end if the binary log is on: {error}");
+        }
+    }
+
     /// Lets go of the tables that were read so far, and not of the snapshot: DDL on them need
     /// not wait any more. Until then the server keeps it away from them.
     pub fn release_tables(&mut self) -> Result<()> {
@@ -221,6 +230,9 @@ impl SnapshotPool {
         let mut instance = None;
         if !under_global_lock {
             instance = instance_lock(request, &wait)?;
+        }
+        for session in &mut sessions {
+            session.log_nothing();
         }
         let all_transactional = request.tables.values().all(|transactional| *transactional);
         let (info, lock) = take_snapshot(request, &mut sessions, all_transactional, &wait)?;

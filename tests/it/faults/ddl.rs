@@ -12,7 +12,7 @@ use super::table::Row;
 use super::throttle::Throttle;
 use super::{ONE_STREAM, assert_no_sessions_left};
 use crate::compare::{assert_same, fingerprint, load};
-use crate::server::{Kind, Server, on_each_kind, shared};
+use crate::server::{Kind, Server, on_each_kind, shared, with_binlog};
 use crate::site::{Lists, Outcome, RUN_BOUND, Running, Site, assert_no_leftovers, start};
 
 /// Largest first: while `running` is read, `done` is done and `coming` is to come.
@@ -33,7 +33,12 @@ struct Fixture {
 
 impl Fixture {
     fn new(kind: Kind, database: &str) -> Option<Fixture> {
-        let server = shared(kind)?;
+        Some(Fixture::on(shared(kind)?, database, &[]))
+    }
+
+    /// With more privileges for the backup user.
+    fn on(server: &'static Server, database: &str, more: &[&str]) -> Fixture {
+        let kind = server.kind();
         let throttle = Throttle::by_socket(server);
         let lists = Lists {
             global: vec!["done", "running", "coming", "twin"],
@@ -47,7 +52,8 @@ impl Fixture {
             "SELECT ON mysql.proc"
         };
         let own = format!("SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES ON {database}.*");
-        let site = throttle.before_as(server, site, database, &[&own, routines]);
+        let grants = [&[&own, routines], more].concat();
+        let site = throttle.before_as(server, site, database, &grants);
         let database = database.to_owned();
         let mut fixture = Fixture {
             server,
@@ -58,7 +64,7 @@ impl Fixture {
             with_twin: false,
         };
         fixture.anew();
-        Some(fixture)
+        fixture
     }
 
     /// Makes the database as it was in the beginning.
@@ -214,6 +220,28 @@ fn on_a_table_that_is_done_it_neither_waits_nor_matters(kind: Kind) {
         row.saw(&outcome);
     }
     assert_no_sessions_left(fixture.server, &fixture.database);
+}
+
+/// MariaDB's server with a binary log lets go of tables only in sessions that do not write to it.
+#[test]
+fn with_the_binary_log_on_it_waits_unless_the_user_may_do_without() {
+    let Some(server) = with_binlog() else { return };
+    for (more, waits) in [(&[] as &[&str], true), (&["BINLOG ADMIN ON *.*"], false)] {
+        let fixture = Fixture::on(server, "ddl_binlog", more);
+        let program = fixture.start();
+        let (what, ddl) = DDL[0];
+        let done = apply(&mut fixture.connect(), ddl, "done");
+        assert_eq!(done.is_err(), waits, "{more:?}: {done:?}");
+        let outcome = fixture.finish(program).expect_code(0);
+        let run = std::fs::read_to_string(fixture.site.host().join("run.json")).unwrap();
+        assert!(run.contains("\"consistency\": \"binlog\""), "{run}");
+        fixture.assert_snapshot();
+        let mut row = Row::new(format!(
+            "{what} of a table that is done, binary log, {more:?}"
+        ));
+        row.saw(&outcome);
+        row.first().complete();
+    }
 }
 
 on_each_kind!(on_the_table_that_is_read_it_waits_until_that_is_whole);
