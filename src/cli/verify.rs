@@ -49,7 +49,7 @@ pub(crate) fn outcome(report: &VerifyReport) -> Result<()> {
         .iter()
         .any(|dir| dir.findings().next().is_some());
     Err(if damaged {
-        error.hint("rely on another backup; data of undamaged tables can still be restored")
+        error.hint("rely on another backup; files that are not named can still be loaded by hand")
     } else {
         error
     })

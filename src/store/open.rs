@@ -220,7 +220,10 @@ impl Backup {
     /// [`Backup::unlock`], or instead of it.
     pub fn require_unlocked(&self) -> Result<()> {
         match (&self.manifest.private, &self.private_flaw) {
-            (Some(entry), Some(flaw)) => Err(self.flawed(entry, flaw)),
+            (Some(entry), Some(flaw)) => Err(self.flawed(entry, flaw).hint(
+                "without it nobody can tell that what arrives is what was saved; the files of rows \
+                 that `schema_backup verify` does not name can be loaded by hand (age, zstd, client)",
+            )),
             (Some(_), None) if self.identities.is_none() => Err(self.locked()),
             _ => Ok(()),
         }

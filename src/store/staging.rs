@@ -212,6 +212,16 @@ impl Staging {
             Layout::Timestamped => inventory::newest_complete(&place.root)?,
         };
         refuse_other_database(&target, previous.as_ref())?;
+        let in_the_clear = |(_, manifest): &(PathBuf, Manifest)| !manifest.is_encrypted();
+        if target.layout == Layout::Timestamped
+            && target.recipients.is_some()
+            && previous.as_ref().is_some_and(in_the_clear)
+        {
+            warnings.push(format!(
+                "the backups that {root} has from before are not encrypted; remove them when \
+                 they are no longer needed"
+            ));
+        }
         let ignore = place.work().join(".gitignore");
         failpoint::reach("write-gitignore")
             .and_then(|()| create_new(&ignore, 0o600))

@@ -270,6 +270,14 @@ fn the_next_backup_needs_no_identity_and_says_nothing_of_what_changed() {
     let plain = fixture.site.latest();
     assert!(!plain.join("private.json.age").exists());
     verify(&plain, &[]).expect_code(0);
+    // And on again: that rows lie there in the clear is said as long as the newest ones do.
+    encrypted(&fixture.site, &fixture.public);
+    for warned in [true, false] {
+        backup(&fixture.site);
+        let run = json(fixture.site.latest().join("run.json"));
+        let warnings = run["warnings"].to_string();
+        assert_eq!(warnings.contains("not encrypted"), warned, "{warnings}");
+    }
 }
 
 #[test]
