@@ -471,6 +471,9 @@ impl<'de> Visitor<'de> for CompressionSeed {
     }
 }
 
+/// What is said of a file that is something else.
+const NO_LINES: &str = "text, where lines of the form `key: value` are expected";
+
 /// The whole file.
 struct RawSeed;
 
@@ -494,14 +497,24 @@ impl<'de> Visitor<'de> for RawSeed {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_any(self)
     }
 
     // Some other file, perhaps a secret one, of which nothing is repeated.
     fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Raw, E> {
-        Err(E::custom(
-            "text, where lines of the form `key: value` are expected",
-        ))
+        Err(E::custom(NO_LINES))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Raw, E> {
+        Err(E::custom(NO_LINES))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Raw, E> {
+        Err(E::custom(NO_LINES))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Raw, E> {
+        Err(E::custom(NO_LINES))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {

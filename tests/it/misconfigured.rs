@@ -282,6 +282,11 @@ fn names_of_any_length_are_shown_in_part() {
     }
     // Some other file, which may be a secret one.
     place.refused("--config", &place.write(b"s3cret\n"), &["key: value"]);
+    for number in ["4711471147", "-4711471147", "4711471147.5"] {
+        let outcome = place.run("--config", &place.write(number.as_bytes()));
+        let outcome = outcome.expect_code(2).expect_said("key: value");
+        assert!(!outcome.stderr.contains("47114"), "{}", outcome.stderr);
+    }
     let file = place.write(format!("[client]\nssl={long}\n").as_bytes());
     place.refused("--defaults-file", &file, &["`ssl`", "line 2"]);
     let file = place.write(format!("[client]\n!include {long}\n").as_bytes());
