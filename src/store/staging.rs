@@ -251,7 +251,7 @@ impl Staging {
         self.previous.as_ref().map(|(_, manifest)| manifest)
     }
 
-    /// A new file of the backup, `relative` as in [`names`](super::names). Any thread may call
+    /// A new file of the backup, `relative` as in [`names`]. Any thread may call
     /// this at any time.
     pub fn create(&self, relative: &str) -> Result<FileSink> {
         if !files::is_safe(relative) {
