@@ -14,8 +14,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::Category;
 use super::connection::{Secret, config};
-use super::file::{List, PATH, Twice, one_line, path_value, scalar};
+use super::file::{PATH, path_value};
 use super::secret_file::{self, Exposure};
+use super::yaml::{List, Twice, one_line, scalar};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How hard a passphrase may have been made to try, as a power of two: what a machine of today

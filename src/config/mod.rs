@@ -20,6 +20,7 @@ pub mod host;
 pub(crate) mod option_file;
 mod read;
 mod secret_file;
+mod yaml;
 
 pub use connection::{
     ConnectionOverrides, ConnectionSettings, Environment, PASSWORD_VARIABLE, Secret, SslMode,
