@@ -10,7 +10,7 @@ use mysql::Conn;
 
 use super::contents::{Contents, Item};
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::catalog::Listing;
+use crate::server::catalog::{Listed, Listing};
 use crate::server::connect::query_error;
 use crate::server::driver::Ask;
 use crate::server::quote_identifier;
@@ -74,17 +74,18 @@ pub(super) fn check(
     }
     // MySQL states the second as it is in the snapshot, also when another table has the name.
     let stated = contents.flavor.is_mariadb();
-    let mut alike: BTreeMap<_, &Item<'_>> = BTreeMap::new();
+    let mut seen: BTreeMap<String, Vec<&Item<'_>>> = BTreeMap::new();
     for item in &contents.items {
-        let created = listed
-            .tables
-            .get(&item.table.name)
-            .and_then(|table| table.created.as_ref())
-            .filter(|_| stated);
-        let Some(other) = alike.insert((created, nameless(item)), item) else {
-            continue;
-        };
-        if item.data_kind.is_some() || other.data_kind.is_some() {
+        let others = seen.entry(nameless(item)).or_default();
+        let alike = others.iter().find(|other| {
+            let saved = item.data_kind.is_some() || other.data_kind.is_some();
+            let (one, two) = (
+                listed.tables.get(&item.table.name),
+                listed.tables.get(&other.table.name),
+            );
+            saved && !(stated && made_apart(one, two))
+        });
+        if let Some(other) = alike {
             let what = format!(
                 "tables {} and {} cannot be told apart by their definitions, and tables were \
                  renamed or altered during the backup",
@@ -95,8 +96,17 @@ pub(super) fn check(
                 "run again when no DDL runs; with the privilege PROCESS, only an exchange of names counts",
             ));
         }
+        others.push(item);
     }
     Ok(())
+}
+
+/// Whether two tables are known to have been created in different seconds. A server under load
+/// was seen to state none.
+fn made_apart(one: Option<&Listed>, two: Option<&Listed>) -> bool {
+    let created = |listed: Option<&Listed>| listed?.created.clone();
+    let (one, two) = (created(one), created(two));
+    one.is_some() && two.is_some() && one != two
 }
 
 /// The definition without the table's name, also in names that the server makes of it and
@@ -109,4 +119,25 @@ fn nameless(item: &Item<'_>) -> String {
         .fold(text.into_owned(), |text, end| {
             text.replace(&format!("`{name}{end}"), end)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_apart_only_if_both_seconds_are_known() {
+        let listed = |created: Option<&str>| Listed {
+            engine: "InnoDB".into(),
+            transactional: true,
+            versioned: false,
+            created: created.map(Into::into),
+        };
+        let (early, late, unknown) = (listed(Some("1")), listed(Some("2")), listed(None));
+        assert!(made_apart(Some(&early), Some(&late)));
+        assert!(!made_apart(Some(&early), Some(&early)));
+        assert!(!made_apart(Some(&early), Some(&unknown)));
+        assert!(!made_apart(Some(&unknown), Some(&unknown)));
+        assert!(!made_apart(None, Some(&late)));
+    }
 }
