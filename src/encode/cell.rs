@@ -3,6 +3,7 @@
 //! literal is written is decided once for each column.
 
 use memchr::memchr3;
+use wide::u8x16;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::server::catalog::{Column, Period};
@@ -104,7 +105,11 @@ impl CellKind {
     fn write(&self, from: &[u8], length: usize, out: &mut Vec<u8>) -> Result<()> {
         let value = &from[..length];
         match self {
-            CellKind::Number | CellKind::Float if !is_number(value) => return Err(no_number()),
+            CellKind::Number | CellKind::Float
+                if !is_decimal(from, length) && !is_number(value) =>
+            {
+                return Err(no_number());
+            }
             CellKind::Number => append(from, length, out),
             CellKind::Float => {
                 out.extend_from_slice(value);
@@ -198,6 +203,38 @@ fn no_number() -> Error {
         ErrorKind::Failed,
         "the server sent something else than a number for a column of numbers",
     )
+}
+
+/// Whether the first `length` bytes of `from` are a number without an exponent, if that can be told
+/// at once: where few bytes follow, or it is long, [`is_number`] has to tell.
+#[inline]
+fn is_decimal(from: &[u8], length: usize) -> bool {
+    let (Some((first, behind)), 1..=32) = (from.split_first_chunk::<16>(), length) else {
+        return false;
+    };
+    let mut odd = not_digits(*first);
+    if length > 16 {
+        let Some(second) = behind.first_chunk() else {
+            return false;
+        };
+        odd |= not_digits(*second) << 16;
+    }
+    // One bit for each byte, without those that follow the value.
+    odd &= u32::MAX >> (32 - length);
+    let minus = usize::from(from[0] == b'-');
+    odd &= !(minus as u32);
+    if odd == 0 {
+        return length > minus;
+    }
+    let at = odd.trailing_zeros() as usize;
+    odd.is_power_of_two() && at > minus && from[at] == b'.'
+}
+
+/// A bit for each byte that is no digit.
+#[inline]
+fn not_digits(bytes: [u8; 16]) -> u32 {
+    let above_0 = u8x16::from(bytes) - u8x16::splat(b'0');
+    !above_0.simd_eq(above_0.min(u8x16::splat(9))).to_bitmask() & 0xffff
 }
 
 /// Whether a value is a number as servers state them: whole ones, decimals, and with an exponent.
@@ -385,6 +422,17 @@ mod tests {
                 let mut out = b"x".to_vec();
                 append(&value, length, &mut out);
                 prop_assert_eq!(&out[1..], &value[..length]);
+            }
+        }
+
+        #[test]
+        fn decimals_are_told_at_once(value in "-?[0-9]{0,14}([.][0-9]{0,14})?[-.e, x]?", behind in "[0-9.x]{0,40}") {
+            let from = format!("{value}{behind}");
+            let told = is_decimal(from.as_bytes(), value.len());
+            let number = is_number(value.as_bytes());
+            prop_assert!(!told || number);
+            if behind.len() >= 32 && value.len() <= 32 && !value.contains('e') {
+                prop_assert_eq!(told, number);
             }
         }
 
