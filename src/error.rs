@@ -72,8 +72,8 @@ impl Error {
         };
         let hint = match source.kind() {
             StorageFull | QuotaExceeded => Some(format!(
-                "free some space there, or choose another directory{}; the previous backup is \
-                 whole",
+                "free some space there, or choose another directory{}; what was backed up before \
+                 is whole",
                 room(path)
             )),
             PermissionDenied | ReadOnlyFilesystem => {

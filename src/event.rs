@@ -244,4 +244,6 @@ pub struct Destination {
     pub files_written: usize,
     /// Files that were left as they are.
     pub files_unchanged: usize,
+    /// For how many recipients its rows are encrypted; 0 where they are not.
+    pub recipients: usize,
 }

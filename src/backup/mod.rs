@@ -314,11 +314,12 @@ impl Stagings {
             interrupt.check()?;
             let manifest = contents.manifest(kind);
             let run = record_of(&manifest, run);
-            sealed.push((kind, staging.seal(&manifest, &run)?));
+            let recipients = staging.recipients();
+            sealed.push((kind, recipients, staging.seal(&manifest, &run)?));
         }
         interrupt.check()?;
         let mut published = Vec::new();
-        for (kind, sealed) in sealed {
+        for (kind, recipients, sealed) in sealed {
             let Published {
                 path,
                 files_written,
@@ -330,6 +331,7 @@ impl Stagings {
                 path,
                 files_written,
                 files_unchanged,
+                recipients,
             });
         }
         published.reverse();

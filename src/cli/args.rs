@@ -300,7 +300,7 @@ pub(crate) struct SpeedArgs {
     /// How the snapshot is taken: auto, binlog, global-lock, table-locks or none
     #[arg(long, value_name = "WAY", global = true)]
     pub(crate) consistency: Option<Consistency>,
-    /// The longest wait for any lock
+    /// The longest wait for a lock of tables or of the server
     #[arg(long, value_name = "SECONDS", global = true, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub(crate) lock_wait_timeout: Option<u64>,
 }

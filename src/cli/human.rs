@@ -32,6 +32,15 @@ pub(crate) fn exact(count: u64) -> String {
     grouped
 }
 
+/// What is said behind a directory whose rows are encrypted.
+pub(crate) fn encrypted_for(recipients: usize) -> String {
+    match recipients {
+        0 => String::new(),
+        1 => " (encrypted for 1 recipient)".to_owned(),
+        n => format!(" (encrypted for {n} recipients)"),
+    }
+}
+
 fn scaled(mut value: f64, base: f64, units: [&str; 6]) -> String {
     let mut unit = 0;
     // 999.7 would print as 1000: it belongs to the next unit.

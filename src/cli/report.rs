@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyl
 use schema_backup::plan::{PlanReport, PlannedTable};
 use schema_backup::store::list::BackupInfo;
 
-use super::human::{bytes, exact, printable};
+use super::human::{bytes, encrypted_for, exact, printable};
 
 /// A rule below the header and one at the end: a rule at every row doubles the height.
 const RULED: TableStyle = TableStyle::new()
@@ -121,13 +121,9 @@ pub(crate) fn plan(plan: &PlanReport, terminal: bool) -> String {
         .user_data_dir
         .as_deref()
         .unwrap_or("— (user_data_backup_dir is not set)");
-    let keys = |count| match count {
-        0 => String::new(),
-        1 => " (encrypted for 1 recipient)".to_owned(),
-        n => format!(" (encrypted for {n} recipients)"),
+    let row = |label: &str, dir: &str, count| {
+        format!("{label}  {}{}\n", printable(dir), encrypted_for(count))
     };
-    let row =
-        |label: &str, dir: &str, count| format!("{label}  {}{}\n", printable(dir), keys(count));
     text.push_str(&row("user data", user_data, plan.user_data_recipients));
     if let Some(dir) = &plan.ephemeral_dir {
         text.push_str(&row("ephemeral", dir, plan.ephemeral_recipients));

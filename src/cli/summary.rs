@@ -3,7 +3,7 @@
 use schema_backup::event::RestoreSummary;
 use schema_backup::event::Summary;
 
-use super::human::{byte_rate, bytes, count, duration, exact, printable};
+use super::human::{byte_rate, bytes, count, duration, encrypted_for, exact, printable};
 
 /// What a completed backup amounts to, for people.
 pub(crate) fn render(summary: &Summary) -> String {
@@ -52,7 +52,8 @@ pub(crate) fn render(summary: &Summary) -> String {
     }
     line("snapshot", summary.snapshot.clone());
     for place in &summary.destinations {
-        line(&place.kind, place.path.clone());
+        let encrypted = encrypted_for(place.recipients);
+        line(&place.kind, format!("{}{encrypted}", place.path));
         let (written, unchanged) = (place.files_written as u64, place.files_unchanged as u64);
         line(
             "",
@@ -138,6 +139,7 @@ mod tests {
                 path: "/var/backup/20250101120000".into(),
                 files_written: 140,
                 files_unchanged: 2,
+                recipients: 2,
             }],
         };
         let expected = "\
@@ -147,7 +149,7 @@ Backup complete in 36.5 s
   size        1.86 GiB → 477 MiB (4.0 : 1)
   throughput  700k rows/s, 95.4 MiB/s → 23.8 MiB/s in 20.0 s
   snapshot    binlog, mysql-bin.000012:3451
-  user-data   /var/backup/20250101120000
+  user-data   /var/backup/20250101120000 (encrypted for 2 recipients)
               140 files written, 2 unchanged
   warnings    1
     table `a\u{fffd}b` is on no list

@@ -259,7 +259,7 @@ pub struct Config {
     pub chunk_size: u64,
     /// How the snapshot is taken.
     pub consistency: Consistency,
-    /// The longest wait for any lock.
+    /// The longest wait for a lock of tables or of the server.
     pub lock_wait_timeout: Duration,
     /// Whether an unchanged file of user data becomes a hard link to the previous backup's.
     pub link_unchanged: bool,

@@ -81,7 +81,8 @@ pub struct Request {
     pub identities: Option<Arc<Identities>>,
     /// Connections; `None` lets the program choose.
     pub threads: Option<NonZeroUsize>,
-    /// The longest wait for a lock.
+    /// The longest wait for a lock of tables or of the server. For rows the connections wait up to
+    /// an hour: they wait for each other.
     pub lock_wait_timeout: Duration,
 }
 

@@ -30,6 +30,7 @@ const OPTIONAL: [Optional; 7] = [
     optional("check_constraint_checks", "0"),
     optional("restrict_fk_on_non_standard_key", "0"),
     optional("system_versioning_alter_history", "KEEP"),
+    // Connections wait for the rows of each other, for as long as a chunk takes.
     optional("innodb_lock_wait_timeout", "3600"),
     // Tables must not get defaults or columns that their statements do not name.
     silent("explicit_defaults_for_timestamp", "1"),

@@ -251,6 +251,11 @@ impl Staging {
         self.previous.as_ref().map(|(_, manifest)| manifest)
     }
 
+    /// For how many recipients its rows are encrypted; 0 where they are not.
+    pub fn recipients(&self) -> usize {
+        self.target.recipients.as_ref().map_or(0, Recipients::count)
+    }
+
     /// A new file of the backup, `relative` as in [`names`]. Any thread may call
     /// this at any time.
     pub fn create(&self, relative: &str) -> Result<FileSink> {

@@ -48,7 +48,7 @@ pub struct Against {
     pub environment: Environment,
     /// How the snapshot is taken.
     pub consistency: Consistency,
-    /// The longest wait for any lock.
+    /// The longest wait for a lock of tables or of the server.
     pub lock_wait_timeout: Duration,
 }
 

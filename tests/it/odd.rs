@@ -86,7 +86,10 @@ fn odd_tables_views_and_packages_come_back_in_the_order_of_the_readme() {
 
 #[test]
 fn what_cannot_be_backed_up_fails_by_name_unless_its_name_is_ignored() {
-    let Some(server) = with_binlog() else { return };
+    // The only one here that comes with an engine whose rows another server holds.
+    let Some(server) = shared(Kind::MariaDb11) else {
+        return;
+    };
     server.create_database("odd_refused");
     server.feed(
         "odd_refused",

@@ -54,15 +54,16 @@ impl Listed {
         }))
     }
 
-    /// Whether two listings can be of the same table. A server under load was seen to state no
-    /// time of creation for a table that it states one of a moment later: that says nothing.
-    pub fn agrees_with(&self, other: &Listed) -> bool {
-        let known = self.created.is_some() && other.created.is_some();
+    /// Whether a table can still be the one that it was `before`. A server under load was seen to
+    /// state no time of creation for a table that it states one of a moment later: that says
+    /// nothing.
+    pub fn can_be(&self, before: &Listed) -> bool {
+        let known = before.created.is_some();
         let timeless = |listed: &Listed| Listed {
             created: listed.created.clone().filter(|_| known),
             ..listed.clone()
         };
-        timeless(self) == timeless(other)
+        timeless(self) == timeless(before)
     }
 
     /// In words, for an error.
@@ -123,8 +124,8 @@ mod tests {
         };
         let (early, late) = (listed(Some("1"), "InnoDB"), listed(Some("2"), "InnoDB"));
         let unknown = listed(None, "InnoDB");
-        assert!(early.agrees_with(&early) && early.agrees_with(&unknown));
-        assert!(unknown.agrees_with(&late) && !early.agrees_with(&late));
-        assert!(!unknown.agrees_with(&listed(None, "Aria")));
+        assert!(early.can_be(&early) && early.can_be(&unknown));
+        assert!(!unknown.can_be(&late) && !early.can_be(&late));
+        assert!(!listed(None, "Aria").can_be(&unknown));
     }
 }

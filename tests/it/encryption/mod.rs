@@ -220,7 +220,8 @@ fn nothing_on_disk_tells_of_rows_but_how_many_there_are() {
     server.execute(&[&format!("INSERT INTO enc_disk.jobs VALUES (1, '{SECRET}')")]);
     fixture
         .site
-        .backup_ok(&["-e", ephemeral.to_str().unwrap(), "--chunk-size", "256K"]);
+        .backup_ok(&["-e", ephemeral.to_str().unwrap(), "--chunk-size", "256K"])
+        .expect_out("(encrypted for 1 recipient)");
     for root in [fixture.site.user_data_dir(), ephemeral] {
         for (file, bytes) in contents(&root) {
             for telling in [SECRET, &hex(SECRET), "xxh3", "424243", "727276"] {

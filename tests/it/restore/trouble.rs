@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use rustix::process::Signal;
@@ -141,17 +143,100 @@ fn interrupt_while_waiting(server: &Server, site: &Site, flags: &[&str]) {
     assert_eq!(rows, Some(7), "the table went though the run was ended");
 }
 
-fn one_table(server: &Server) -> Site {
-    server.create_database("rest_wait");
+#[test]
+fn rows_that_others_keep_locked_are_waited_for_until_an_interrupt() {
+    for server in Kind::ALL.into_iter().filter_map(shared) {
+        let (site, again) = (one_table(server, "rest_rows"), "rest_rows_again");
+        server.execute(&[&format!("DROP DATABASE IF EXISTS {again}")]);
+        restore(&site, again, &["--structure-only"]).expect_code(0);
+        let mut holder = server.connect();
+        holder.query_drop("BEGIN").unwrap();
+        // Nobody else sees this row, but its key is taken.
+        holder
+            .query_drop(format!("INSERT INTO {again}.plain VALUES (2)"))
+            .unwrap();
+        let program = start(command(&site, again, &["--data-only"]));
+        wait_until("rows", || waits_for_rows(server, again));
+        program.signal(Signal::INT);
+        program.finish(RUN_BOUND).expect_code(130);
+        wait_until("the end of the wait", || !waits_for_rows(server, again));
+        // With patience, it goes on as soon as it can, without a row twice.
+        let program = start(command(&site, again, &["--data-only", "--resume"]));
+        wait_until("rows", || waits_for_rows(server, again));
+        holder.query_drop("ROLLBACK").unwrap();
+        program.finish(RUN_BOUND).expect_code(0);
+        assert_eq!(super::rows(server, &format!("{again}.plain")), 2);
+    }
+}
+
+#[test]
+fn the_victim_of_a_deadlock_loads_its_rows_again() {
+    for server in Kind::ALL.into_iter().filter_map(shared) {
+        let (site, again) = (one_table(server, "rest_victim"), "rest_victim_again");
+        server.execute(&[&format!("DROP DATABASE IF EXISTS {again}")]);
+        restore(&site, again, &["--structure-only"]).expect_code(0);
+        server.execute(&[
+            &format!("CREATE TABLE {again}.other (id INT PRIMARY KEY)"),
+            &format!(
+                "INSERT INTO {again}.other WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n"
+            ),
+        ]);
+        let mut holder = server.connect();
+        holder.query_drop("BEGIN").unwrap();
+        // The server ends the transaction that has changed less.
+        for statement in ["DELETE FROM @.other", "INSERT INTO @.plain VALUES (2)"] {
+            holder.query_drop(statement.replace('@', again)).unwrap();
+        }
+        let program = start(command(&site, again, &["--data-only"]));
+        wait_until("rows", || waits_for_rows(server, again));
+        let before = deadlocks(server);
+        holder
+            .query_drop(format!("INSERT INTO {again}.plain VALUES (1)"))
+            .expect("the other is the victim");
+        assert!(deadlocks(server) > before);
+        wait_until("rows", || waits_for_rows(server, again));
+        holder.query_drop("ROLLBACK").unwrap();
+        program.finish(RUN_BOUND).expect_code(0);
+        assert_eq!(super::rows(server, &format!("{again}.plain")), 2);
+    }
+}
+
+/// Whether a session in `database` waits for rows that another one has locked.
+fn waits_for_rows(server: &Server, database: &str) -> bool {
+    // Asked more often, the server says the same again and again.
+    thread::sleep(Duration::from_millis(200));
+    let waiting: Option<u8> = server
+        .connect()
+        .query_first(format!(
+            "SELECT 1 FROM information_schema.INNODB_TRX t \
+             JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
+             WHERE t.trx_state = 'LOCK WAIT' AND p.DB = '{database}'"
+        ))
+        .unwrap();
+    waiting.is_some()
+}
+
+/// How many deadlocks the server has ended.
+fn deadlocks(server: &Server) -> u64 {
+    let query = if server.kind().is_mysql() {
+        "SELECT COUNT FROM information_schema.INNODB_METRICS WHERE NAME = 'lock_deadlocks'"
+    } else {
+        "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Innodb_deadlocks'"
+    };
+    server.connect().query_first(query).unwrap().unwrap()
+}
+
+fn one_table(server: &Server, database: &str) -> Site {
+    server.create_database(database);
     server.execute(&[
-        "CREATE TABLE rest_wait.plain (id INT PRIMARY KEY)",
-        "INSERT INTO rest_wait.plain VALUES (1), (2)",
+        &format!("CREATE TABLE {database}.plain (id INT PRIMARY KEY)"),
+        &format!("INSERT INTO {database}.plain VALUES (1), (2)"),
     ]);
     let lists = Lists {
         local: vec!["plain"],
         ..Lists::default()
     };
-    let site = Site::new(server, "rest_wait", &lists);
+    let site = Site::new(server, database, &lists);
     site.backup_ok(&["--progress", "none"]);
     site
 }
@@ -159,7 +244,7 @@ fn one_table(server: &Server) -> Site {
 #[test]
 fn an_interrupt_ends_a_restore_that_waits_for_a_lock() {
     for server in Kind::ALL.into_iter().filter_map(shared) {
-        let site = one_table(server);
+        let site = one_table(server, "rest_wait");
         interrupt_while_waiting(server, &site, &[]);
     }
 }
@@ -170,7 +255,7 @@ fn an_interrupt_ends_a_restore_that_waits_for_a_lock_over_tls() {
     let Some(server) = Server::start_kind(Kind::MySql9, &[&port]) else {
         return;
     };
-    let site = one_table(&server);
+    let site = one_table(&server, "rest_wait");
     let password = server.create_user("secure", &["ALL ON *.*"]);
     server.execute(&["GRANT SET_ANY_DEFINER ON *.* TO secure"]);
     let file = site.write_private("secure", &password);
