@@ -1,7 +1,8 @@
 //! Tables that have exchanged their names during the run. A session reads a table by its name;
 //! what the server states of a table (its definition, the second it was last renamed in) tells it
-//! from another that was renamed into its place, unless the two are alike in all of that. Then the
-//! storage engine's own numbers do, which only a user with `PROCESS` may see; for others the
+//! from another that was renamed into its place, unless the two are alike in all of that; and a
+//! partition that has changed places with a table is told by nothing of the kind. The storage
+//! engine's own numbers tell all, but only a user with `PROCESS` may see them; for others the
 //! server's count of statements that can rename a table says that it may have happened.
 
 use std::collections::BTreeMap;
@@ -23,26 +24,52 @@ pub(super) struct Marks {
     names: Names,
 }
 
-/// What does not stay the same when tables exchange their names.
+/// What does not stay the same when tables exchange their names, or a table and a partition.
 enum Names {
-    /// The storage engine's numbers of tables, with their names.
-    Tables(BTreeMap<u64, String>),
+    /// The storage engine's own.
+    Tables(Numbers),
     /// How often statements were run that can rename a table, anywhere on the server.
     Statements(Vec<(String, u64)>),
 }
 
-impl Names {
-    /// Whether a table may have got the name of another since. One that is altered by copy or
-    /// emptied gets another number, and cannot be read in the snapshot any more.
-    fn moved(&self, now: &Names) -> bool {
-        match (self, now) {
-            (Names::Tables(before), Names::Tables(now)) => before
-                .iter()
-                .any(|(number, name)| now.get(number).is_some_and(|now| now != name)),
-            (Names::Statements(before), Names::Statements(now)) => before != now,
-            _ => true,
-        }
+/// The storage engine's numbers of the database's tables and partitions.
+struct Numbers {
+    /// By the name of the file: `database/table`, or `database/table#P#partition`.
+    by_file: BTreeMap<String, u64>,
+    /// The greatest that is given to a table of any database.
+    latest: u64,
+}
+
+impl Numbers {
+    /// Files that have now what was another one before, and whether a partition may be involved. A
+    /// table that is altered by copy or emptied gets a new number, and so has one that is new;
+    /// neither can be read in the snapshot.
+    fn replaced<'a>(&'a self, now: &'a Numbers) -> impl Iterator<Item = (&'a str, bool)> {
+        let other = |(file, number): &(&String, &u64)| {
+            let then = self.by_file.get(*file);
+            then.is_some_and(|then| then != *number) && **number <= self.latest
+        };
+        let files = now.by_file.iter().filter(other);
+        files.map(|(file, number)| {
+            let mut all = self.by_file.iter();
+            // What comes from another database may be a partition.
+            let from_table = all.any(|(from, then)| then == number && !is_partition(from));
+            (file.as_str(), is_partition(file) || !from_table)
+        })
     }
+}
+
+/// Whether a file is a partition's.
+fn is_partition(file: &str) -> bool {
+    file.contains("#P#") || file.contains("#p#")
+}
+
+/// Whether a file can be of that table, or of a partition of it. Not all characters of a table's
+/// name are its file's.
+fn can_be_of(file: &str, table: &str) -> bool {
+    let name = file.split_once('/').map_or(file, |(_, name)| name);
+    let name = name.split('#').next().unwrap_or_default();
+    name.contains('@') || name.eq_ignore_ascii_case(table)
 }
 
 impl Marks {
@@ -80,11 +107,17 @@ fn names(conn: &mut Conn, database: &str) -> Result<Names> {
     };
     // MySQL's name for it, and MariaDB's.
     for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
-        let query = format!(
-            "SELECT TABLE_ID, NAME FROM information_schema.{view} WHERE NAME LIKE '{folder}/%'"
-        );
-        if let Ok(tables) = conn.query::<(u64, String), _>(query) {
-            return Ok(Names::Tables(tables.into_iter().collect()));
+        let tables = conn.query(format!(
+            "SELECT NAME, TABLE_ID FROM information_schema.{view} WHERE NAME LIKE '{folder}/%'"
+        ));
+        let latest = conn.query_first(format!(
+            "SELECT COALESCE(MAX(TABLE_ID), 0) FROM information_schema.{view}"
+        ));
+        if let (Ok(tables), Ok(Some(latest))) = (tables, latest) {
+            return Ok(Names::Tables(Numbers {
+                by_file: tables.into_iter().collect(),
+                latest,
+            }));
         }
     }
     let query = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_rename_table', 'Com_alter_table')";
@@ -94,16 +127,13 @@ fn names(conn: &mut Conn, database: &str) -> Result<Names> {
 }
 
 /// Refuses where the marks are others than before the snapshot, and a table whose rows were saved
-/// cannot be told from another.
+/// may have been read under its name when it was another one.
 pub(super) fn check(
     contents: &Contents<'_>,
     listed: &Listing,
     before: &Marks,
     now: &Marks,
 ) -> Result<()> {
-    if !before.names.moved(&now.names) {
-        return Ok(());
-    }
     // MySQL states the second as it is in the snapshot, also when another table has the name.
     let stated = contents.flavor.is_mariadb();
     let may_be_another = |item: &Item<'_>| {
@@ -111,43 +141,112 @@ pub(super) fn check(
         let would_show = stated && listed.is_some_and(|listed| before.is_after(listed));
         item.data_kind.is_some() && !would_show
     };
-    let mut seen: BTreeMap<String, Vec<&Item<'_>>> = BTreeMap::new();
+    match (&before.names, &now.names) {
+        (Names::Tables(before), Names::Tables(now)) => {
+            for (file, with_partition) in before.replaced(now) {
+                let replaced = contents.items.iter().find(|item| {
+                    // The second of a rename says nothing of partitions.
+                    let told = !with_partition && !may_be_another(item);
+                    item.data_kind.is_some() && can_be_of(file, &item.table.name) && !told
+                });
+                if let Some(item) = replaced {
+                    return Err(refused(format!(
+                        "table {}: it, or a partition of it, was exchanged for another during the backup",
+                        quote_identifier(&item.table.name)
+                    )));
+                }
+            }
+            Ok(())
+        }
+        (Names::Statements(before), Names::Statements(now)) if before == now => Ok(()),
+        _ => check_alike(contents, may_be_another),
+    }
+}
+
+/// Refuses where names may have been exchanged, if there are tables that cannot be told apart, or a
+/// table and one of which it can be a partition.
+fn check_alike(contents: &Contents<'_>, may_be_another: impl Fn(&Item<'_>) -> bool) -> Result<()> {
+    let mut seen: BTreeMap<String, Vec<(&Item<'_>, bool)>> = BTreeMap::new();
     for item in &contents.items {
-        let others = seen.entry(nameless(item)).or_default();
-        let alike = others
-            .iter()
-            .find(|other| may_be_another(item) || may_be_another(other));
-        if let Some(other) = alike {
-            let what = format!(
+        let (definition, partitioned) = nameless(item);
+        let others = seen.entry(definition).or_default();
+        let alike = others.iter().find(|(other, other_partitioned)| {
+            let saved = item.data_kind.is_some() || other.data_kind.is_some();
+            let told = partitioned == *other_partitioned
+                && !may_be_another(item)
+                && !may_be_another(other);
+            saved && !told
+        });
+        if let Some((other, _)) = alike {
+            return Err(refused(format!(
                 "tables {} and {} cannot be told apart by their definitions, and tables were \
                  renamed or altered during the backup",
                 quote_identifier(&other.table.name),
                 quote_identifier(&item.table.name)
-            );
-            return Err(Error::new(ErrorKind::Failed, what).hint(
-                "run again when no DDL runs; with the privilege PROCESS, only an exchange of names counts",
-            ));
+            )));
         }
-        others.push(item);
+        others.push((item, partitioned));
     }
     Ok(())
 }
 
+fn refused(what: String) -> Error {
+    Error::new(ErrorKind::Failed, what).hint(
+        "run again when no DDL runs; with the privilege PROCESS, only an exchange of this kind counts",
+    )
+}
+
 /// The definition without the table's name, also in names that the server makes of it and
-/// changes with it.
-fn nameless(item: &Item<'_>) -> String {
+/// changes with it, and without its partitions; and whether it may have some.
+fn nameless(item: &Item<'_>) -> (String, bool) {
     let name = item.table.name.replace('`', "``");
     let text = String::from_utf8_lossy(&item.definition);
-    ["`", "_ibfk_", "_chk_"]
-        .iter()
-        .fold(text.into_owned(), |text, end| {
-            text.replace(&format!("`{name}{end}"), end)
-        })
+    let (text, partitioned) = match text.split_once("PARTITION BY") {
+        Some((before, _)) => (before.trim_end_matches("/*!50100 ").to_owned(), true),
+        None => (text.into_owned(), false),
+    };
+    let text = ["`", "_ibfk_", "_chk_"].iter().fold(text, |text, end| {
+        text.replace(&format!("`{name}{end}"), end)
+    });
+    let end = |c: char| c == ';' || c.is_whitespace();
+    (text.trim_end_matches(end).to_owned(), partitioned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_replaced_by_what_was_there_before() {
+        let numbers = |files: &[(&str, u64)], latest| Numbers {
+            by_file: files.iter().map(|(f, n)| ((*f).into(), *n)).collect(),
+            latest,
+        };
+        let before = numbers(&[("d/a", 1), ("d/b", 2), ("d/p#P#x", 3), ("d/c", 4)], 9);
+        let replaced = |files: &[(&str, u64)]| {
+            let now = numbers(files, 12);
+            let files = before.replaced(&now);
+            let named = files.map(|(file, with_partition)| (file.to_owned(), with_partition));
+            named.collect::<Vec<_>>()
+        };
+        let named = |file: &str, with_partition| (file.to_owned(), with_partition);
+        assert_eq!(
+            replaced(&[("d/a", 2), ("d/b", 1)]),
+            [named("d/a", false), named("d/b", false)]
+        );
+        assert_eq!(
+            replaced(&[("d/b", 3), ("d/p#P#x", 2)]),
+            [named("d/b", true), named("d/p#P#x", true)]
+        );
+        // From another database.
+        assert_eq!(replaced(&[("d/a", 7)]), [named("d/a", true)]);
+        // Gone or renamed; emptied, or altered by copy; new.
+        assert!(replaced(&[("d/old", 1), ("d/b", 2), ("d/c", 11), ("d/e", 12)]).is_empty());
+
+        assert!(is_partition("d/p#P#x") && is_partition("d/p#p#x#sp#y") && !is_partition("d/p"));
+        assert!(can_be_of("d/p#P#x", "p") && can_be_of("d/P", "p") && !can_be_of("d/p2", "p"));
+        assert!(can_be_of("d/@00e4", "ä"));
+    }
 
     #[test]
     fn only_a_change_well_before_the_marks_is_told_from_a_later_one() {
