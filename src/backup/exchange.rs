@@ -101,9 +101,9 @@ fn names(conn: &mut Conn, database: &str) -> Result<Names> {
     // A table's name there is that of its file, of which not all characters are its own.
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let folder = if database.chars().all(plain) {
-        database
+        database.replace('_', r"\\_")
     } else {
-        "%"
+        "%".to_owned()
     };
     // MySQL's name for it, and MariaDB's.
     for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
@@ -111,9 +111,9 @@ fn names(conn: &mut Conn, database: &str) -> Result<Names> {
             "SELECT NAME, TABLE_ID FROM information_schema.{view} WHERE NAME LIKE '{folder}/%'"
         ));
         let latest = conn.query_first(format!(
-            "SELECT COALESCE(MAX(TABLE_ID), 0) FROM information_schema.{view}"
+            "SELECT MAX(TABLE_ID) FROM information_schema.{view}"
         ));
-        if let (Ok(tables), Ok(Some(latest))) = (tables, latest) {
+        if let (Ok(tables), Ok(Some(Some(latest)))) = (tables, latest) {
             return Ok(Names::Tables(Numbers {
                 by_file: tables.into_iter().collect(),
                 latest,
@@ -150,10 +150,13 @@ pub(super) fn check(
                     item.data_kind.is_some() && can_be_of(file, &item.table.name) && !told
                 });
                 if let Some(item) = replaced {
-                    return Err(refused(format!(
+                    let what = format!(
                         "table {}: it, or a partition of it, was exchanged for another during the backup",
                         quote_identifier(&item.table.name)
-                    )));
+                    );
+                    return Err(
+                        Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs")
+                    );
                 }
             }
             Ok(())
@@ -163,53 +166,63 @@ pub(super) fn check(
     }
 }
 
-/// Refuses where names may have been exchanged, if there are tables that cannot be told apart, or a
-/// table and one of which it can be a partition.
+/// Refuses where names may have been exchanged, if there are tables that cannot be told apart: of
+/// one definition, or of the same columns where a partition of one can have become another.
 fn check_alike(contents: &Contents<'_>, may_be_another: impl Fn(&Item<'_>) -> bool) -> Result<()> {
-    let mut seen: BTreeMap<String, Vec<(&Item<'_>, bool)>> = BTreeMap::new();
+    let mut seen: BTreeMap<String, Vec<(&Item<'_>, String)>> = BTreeMap::new();
     for item in &contents.items {
-        let (definition, partitioned) = nameless(item);
-        let others = seen.entry(definition).or_default();
-        let alike = others.iter().find(|(other, other_partitioned)| {
+        let columns = item.table.columns.iter();
+        let columns: Vec<_> = columns
+            .map(|column| format!("{} {}", column.name, column.data_type))
+            .collect();
+        let others = seen.entry(columns.join("\n")).or_default();
+        let definition = nameless(&item.definition, &item.table.name);
+        let alike = others.iter().find(|(other, other_definition)| {
             let saved = item.data_kind.is_some() || other.data_kind.is_some();
-            let told = partitioned == *other_partitioned
-                && !may_be_another(item)
-                && !may_be_another(other);
-            saved && !told
+            let of_partitions =
+                is_partitioned(&item.definition) || is_partitioned(&other.definition);
+            let of_names =
+                (may_be_another(item) || may_be_another(other)) && definition == *other_definition;
+            saved && (of_partitions || of_names)
         });
         if let Some((other, _)) = alike {
-            return Err(refused(format!(
+            let what = format!(
                 "tables {} and {} cannot be told apart by their definitions, and tables were \
                  renamed or altered during the backup",
                 quote_identifier(&other.table.name),
                 quote_identifier(&item.table.name)
-            )));
+            );
+            return Err(Error::new(ErrorKind::Failed, what).hint(
+                "run again when no DDL runs; with the privilege PROCESS, only an exchange of these counts",
+            ));
         }
-        others.push((item, partitioned));
+        others.push((item, definition));
     }
     Ok(())
 }
 
-fn refused(what: String) -> Error {
-    Error::new(ErrorKind::Failed, what).hint(
-        "run again when no DDL runs; with the privilege PROCESS, only an exchange of this kind counts",
-    )
+/// Whether a table's definition may say so.
+fn is_partitioned(definition: &[u8]) -> bool {
+    memchr::memmem::find(definition, b"PARTITION BY").is_some()
 }
 
-/// The definition without the table's name, also in names that the server makes of it and
-/// changes with it, and without its partitions; and whether it may have some.
-fn nameless(item: &Item<'_>) -> (String, bool) {
-    let name = item.table.name.replace('`', "``");
-    let text = String::from_utf8_lossy(&item.definition);
-    let (text, partitioned) = match text.split_once("PARTITION BY") {
-        Some((before, _)) => (before.trim_end_matches("/*!50100 ").to_owned(), true),
-        None => (text.into_owned(), false),
-    };
-    let text = ["`", "_ibfk_", "_chk_"].iter().fold(text, |text, end| {
-        text.replace(&format!("`{name}{end}"), end)
-    });
-    let end = |c: char| c == ';' || c.is_whitespace();
-    (text.trim_end_matches(end).to_owned(), partitioned)
+/// A table's definition without its name, also in names that the server makes of it and changes
+/// with it.
+fn nameless(definition: &[u8], table: &str) -> String {
+    let name = table.replace('`', "``");
+    let places = [
+        ("TABLE `", "`"),
+        ("REFERENCES `", "`"),
+        ("CONSTRAINT `", "_ibfk_"),
+        ("CONSTRAINT `", "_chk_"),
+    ];
+    let text = String::from_utf8_lossy(definition).into_owned();
+    places.iter().fold(text, |text, (before, behind)| {
+        text.replace(
+            &format!("{before}{name}{behind}"),
+            &format!("{before}{behind}"),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -246,6 +259,26 @@ mod tests {
         assert!(is_partition("d/p#P#x") && is_partition("d/p#p#x#sp#y") && !is_partition("d/p"));
         assert!(can_be_of("d/p#P#x", "p") && can_be_of("d/P", "p") && !can_be_of("d/p2", "p"));
         assert!(can_be_of("d/@00e4", "ä"));
+    }
+
+    #[test]
+    fn definitions_are_alike_but_for_the_name() {
+        let create = |table: &str| {
+            nameless(
+                format!(
+                    "CREATE TABLE `{table}` (\n  `a` int,\n  CONSTRAINT `{table}_ibfk_1` FOREIGN KEY \
+                     (`a`) REFERENCES `{table}` (`a`))"
+                )
+                .as_bytes(),
+                table,
+            )
+        };
+        assert_eq!(create("a"), create("b"));
+        assert!(
+            create("a").contains("`a` int"),
+            "a column of that name stays"
+        );
+        assert!(is_partitioned(b"/*!50500 PARTITION BY RANGE  COLUMNS(`a`)"));
     }
 
     #[test]
