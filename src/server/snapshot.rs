@@ -356,7 +356,9 @@ fn open_session(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<
     loop {
         interrupt.check()?;
         match request.connector.try_connect() {
-            Ok(conn) => {
+            Ok(mut conn) => {
+                send_in_large_pieces(&mut conn)
+                    .map_err(|e| query_error("cannot prepare a session", e))?;
                 return Ok(Session {
                     conn,
                     encrypted: request.connector.is_encrypted(),
@@ -380,6 +382,20 @@ fn open_session(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<
             }
         }
     }
+}
+
+/// Makes the server send this connection's rows in large pieces. It collects them in a buffer of
+/// 16 KiB, the size of which no session may set, but the longest statement received makes it grow,
+/// and it stays so. An export of 9 million rows took half the system time for that, on both sides.
+fn send_in_large_pieces(conn: &mut Conn) -> mysql::Result<()> {
+    /// As much as is read at once.
+    const PIECE: usize = 256 << 10;
+    let longest: Option<usize> = conn.query_first("SELECT @@max_allowed_packet")?;
+    if longest.is_some_and(|longest| longest > 2 * PIECE) {
+        // The server takes the spaces off before it does anything with it.
+        conn.query_drop(format!("DO 0{}", " ".repeat(PIECE)))?;
+    }
+    Ok(())
 }
 
 /// Too many connections: of all users, of this one, of this one in the hour.
