@@ -2,9 +2,13 @@
 //! are none, or one has failed. What runs on a connection are the statements of a backup's files.
 
 use std::io::{self, BufReader, Read};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, bounded};
+
+use super::queue::Job;
 use super::session::Session;
 use super::source::{Source, SourceTable};
 use super::statements::Statements;
@@ -13,7 +17,6 @@ use crate::event::{Event, Observer, Progress};
 use crate::interrupt::Interrupt;
 use crate::pipeline::Failure;
 use crate::server::connect::{Connector, ServerError};
-use crossbeam_channel::{Receiver, bounded};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -32,12 +35,24 @@ pub(super) struct Crew<'a> {
     pub(super) interrupt: &'a Interrupt,
 }
 
-/// What one worker is doing; it writes, the coordinator looks.
+/// What one worker is loading; it writes, the coordinator looks.
 #[derive(Default)]
 pub(super) struct Meter {
-    /// The job from 1; 0 while there is none.
-    pub(super) job: AtomicUsize,
+    job: Mutex<Option<Job>>,
     pub(super) raw_bytes: AtomicU64,
+}
+
+impl Meter {
+    /// The chunk, while there is one.
+    pub(super) fn job(&self) -> Option<Job> {
+        *self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down which chunk it is.
+    pub(super) fn set(&self, job: Option<Job>) {
+        self.raw_bytes.store(0, Ordering::Relaxed);
+        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
+    }
 }
 
 /// A worker's own things.
@@ -123,30 +138,38 @@ pub(super) fn undecodable(error: io::Error) -> Error {
 }
 
 impl Crew<'_> {
-    /// Applies `work` to `items` over all connections at once, and tells `progress` meanwhile.
-    /// The first error stops everybody.
+    /// Applies `work` to `items`, in order, over all connections at once. The first error stops
+    /// everybody.
     pub(super) fn all<T: Send>(
         &self,
         items: Vec<T>,
-        progress: impl Fn(&[Meter]) -> Option<Progress>,
         work: impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync,
     ) -> Result<()> {
+        let count = items.len();
+        let items = Mutex::new(items.into_iter());
+        let next = |_| items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        self.share(count, next, |_| None, work)
+    }
+
+    /// Applies `work` to `count` items over all connections at once, and tells `progress`
+    /// meanwhile. `next` gives a worker its next item for what it made of the one before.
+    pub(super) fn share<T, R>(
+        &self,
+        count: usize,
+        next: impl Fn(Option<R>) -> Option<T> + Sync,
+        progress: impl Fn(&[Meter]) -> Option<Progress>,
+        work: impl Fn(&mut Worker<'_>, T) -> Result<R> + Sync,
+    ) -> Result<()> {
         let failure = Failure::new();
-        let workers = self.threads.min(items.len());
+        let workers = self.threads.min(count);
         let meters: Vec<Meter> = (0..workers).map(|_| Meter::default()).collect();
-        let (sender, queue) = bounded(items.len());
-        for item in items.into_iter().enumerate() {
-            // The channel holds all of them.
-            let _ = sender.try_send(item);
-        }
-        drop(sender);
         let (alive, ended) = bounded::<()>(1);
         std::thread::scope(|scope| {
             for meter in &meters {
-                let (queue, alive) = (queue.clone(), alive.clone());
-                let (failure, work) = (&failure, &work);
+                let alive = alive.clone();
+                let (failure, next, work) = (&failure, &next, &work);
                 scope.spawn(move || {
-                    self.work(queue, meter, failure, work);
+                    self.work(next, meter, failure, work);
                     drop(alive);
                 });
             }
@@ -161,12 +184,12 @@ impl Crew<'_> {
     }
 
     /// One worker: takes items until there are none or somebody has failed.
-    fn work<T>(
+    fn work<T, R>(
         &self,
-        queue: Receiver<(usize, T)>,
+        next: &(impl Fn(Option<R>) -> Option<T> + Sync),
         meter: &Meter,
         failure: &Failure,
-        work: &(impl Fn(&mut Worker<'_>, T) -> Result<()> + Sync),
+        work: &(impl Fn(&mut Worker<'_>, T) -> Result<R> + Sync),
     ) {
         let run = || -> Result<()> {
             let session = Session::open(self.connector, &failure.stop)?;
@@ -176,14 +199,12 @@ impl Crew<'_> {
                 stop: &failure.stop,
                 meter,
             };
-            for (job, item) in queue {
+            let mut done = None;
+            while let Some(item) = next(done.take()) {
                 if failure.stop.is_raised() {
                     return Ok(());
                 }
-                meter.raw_bytes.store(0, Ordering::Relaxed);
-                meter.job.store(job + 1, Ordering::Relaxed);
-                work(&mut worker, item)?;
-                meter.job.store(0, Ordering::Relaxed);
+                done = Some(work(&mut worker, item)?);
             }
             Ok(())
         };
@@ -222,15 +243,11 @@ impl Crew<'_> {
         tables: Vec<&SourceTable>,
         work: impl Fn(&mut Worker<'_>, &SourceTable) -> Result<()> + Sync,
     ) -> Result<()> {
-        self.all(
-            tables,
-            |_| None,
-            |worker, table| {
-                worker
-                    .unless_deadlocked(|worker| work(worker, table))
-                    .map_err(|e| e.within(format_args!("table `{}`", table.name)))
-            },
-        )
+        self.all(tables, |worker, table| {
+            worker
+                .unless_deadlocked(|worker| work(worker, table))
+                .map_err(|e| e.within(format_args!("table `{}`", table.name)))
+        })
     }
 
     /// Applies `work` to every item in order, over one connection.
@@ -239,16 +256,11 @@ impl Crew<'_> {
         items: &[T],
         work: impl Fn(&mut Worker<'_>, &T) -> Result<()> + Sync,
     ) -> Result<()> {
-        let all = vec![items];
-        self.all(
-            all,
-            |_| None,
-            |worker, items| {
-                items.iter().try_for_each(|item| {
-                    worker.stop.check()?;
-                    work(worker, item)
-                })
-            },
-        )
+        self.all(vec![items], |worker, items| {
+            items.iter().try_for_each(|item| {
+                worker.stop.check()?;
+                work(worker, item)
+            })
+        })
     }
 }

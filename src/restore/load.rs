@@ -12,6 +12,7 @@ use mysql::Conn;
 use super::create::{Addition, Staged};
 use super::crew::{Change, Crew, Meter, Worker, undecodable};
 use super::ledger::{Ledger, enter};
+use super::queue::{Job, Queue};
 use super::source::SourceTable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Progress, WorkerProgress};
@@ -19,6 +20,9 @@ use crate::server::connect::{ServerError, query_error, without_values};
 use crate::server::quote_identifier;
 use crate::store::manifest::{ChunkEntry, TableKind};
 use crate::store::open::{Backup, CheckedFile, Flaw};
+
+/// The index of an INT is built in about this part of the time that its rows take to load.
+const INDEX_SHARE: u64 = 8;
 
 /// Loads the rows of all tables; `staged` says what is built after those of each, and
 /// `unsafe_tables` which have no transactions.
@@ -32,43 +36,40 @@ pub(super) fn load(
     let tables: Vec<Loading<'_>> = tables
         .filter_map(|table| Loading::of(table, !unsafe_tables.contains(&table.name)))
         .collect();
-    let mut jobs: Vec<(usize, usize)> = Vec::new();
-    for (number, table) in tables.iter().enumerate() {
-        jobs.extend((0..table.chunks.len()).map(|chunk| (number, chunk)));
-    }
-    // Table by table, each along its key; those first whose indexes are built after their rows,
-    // by one connection, while the others go on with other tables; then the largest.
     let indexed = |table: &Loading<'_>| staged.get(table.name).is_some_and(|s| s.keys.is_some());
-    let ranks: Vec<_> = tables
+    let loads: Vec<_> = tables
         .iter()
-        .map(|table| std::cmp::Reverse((indexed(table), table.raw_bytes())))
+        .map(|table| (table.chunks.len(), table.alone(indexed(table))))
         .collect();
-    jobs.sort_by_key(|job| (ranks[job.0], *job));
+    let queue = Queue::new(&loads);
+    let chunks = loads.iter().map(|(chunks, _)| chunks).sum();
     let total = Totals::new(&tables);
     crew.observer.event(&Event::Planned {
         tables: tables.len(),
-        chunks: jobs.len(),
+        chunks,
         rows: tables.iter().map(|table| table.rows).sum(),
         bytes: total.raw_bytes,
     });
-    let order = jobs.clone();
-    let progress = |meters: &[Meter]| Some(total.progress(meters, &tables, &order));
-    crew.all(jobs, progress, |worker, (number, chunk)| {
-        let table = &tables[number];
+    let next = |done| queue.next(done);
+    let progress = |meters: &[Meter]| Some(total.progress(meters, &tables));
+    crew.share(chunks, next, progress, |worker, job| {
+        let table = &tables[job.table];
         let mut load = || {
-            let item = table.item(chunk);
+            let item = table.item(job.chunk);
+            worker.meter.set(Some(job));
             if !ledger.has(&item) && table.transactional {
-                worker.unless_deadlocked(|worker| load_chunk(worker, table, chunk, &item))?;
+                worker.unless_deadlocked(|worker| load_chunk(worker, table, job.chunk, &item))?;
             } else if !ledger.has(&item) {
-                load_chunk(worker, table, chunk, &item)?;
+                load_chunk(worker, table, job.chunk, &item)?;
             }
-            total.add(&table.chunks[chunk]);
             if table.left.fetch_sub(1, Ordering::AcqRel) == 1 {
                 let staged = staged.get(table.name);
                 worker.unless_deadlocked(|worker| finish_table(worker, table, staged))?;
                 total.tables_done.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(())
+            worker.meter.set(None);
+            total.add(&table.chunks[job.chunk]);
+            Ok(job)
         };
         load().map_err(|e: Error| e.within(format_args!("table `{}`", table.name)))
     })
@@ -107,6 +108,19 @@ impl<'a> Loading<'a> {
     /// Bytes of SQL of all chunks.
     fn raw_bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.raw_bytes).sum()
+    }
+
+    /// What one connection has to do by itself, in bytes of SQL: the largest chunk, and the
+    /// indexes, if some are built after the rows.
+    fn alone(&self, indexed: bool) -> u64 {
+        let chunks = self.chunks.iter().map(|chunk| chunk.raw_bytes);
+        let chunk = chunks.max().unwrap_or_default();
+        chunk
+            + if indexed {
+                self.raw_bytes() / INDEX_SHARE
+            } else {
+                0
+            }
     }
 
     /// The ledger's entry for a chunk.
@@ -150,12 +164,7 @@ impl Totals {
             .fetch_add(chunk.file.bytes, Ordering::Relaxed);
     }
 
-    fn progress(
-        &self,
-        meters: &[Meter],
-        tables: &[Loading<'_>],
-        order: &[(usize, usize)],
-    ) -> Progress {
+    fn progress(&self, meters: &[Meter], tables: &[Loading<'_>]) -> Progress {
         let mut progress = Progress {
             fraction: 0.0,
             rows: self.done_rows.load(Ordering::Relaxed),
@@ -166,11 +175,10 @@ impl Totals {
             workers: Vec::new(),
         };
         for (worker, meter) in meters.iter().enumerate() {
-            let Some(job) = meter.job.load(Ordering::Relaxed).checked_sub(1) else {
+            let Some(Job { table, chunk }) = meter.job() else {
                 continue;
             };
-            let (number, chunk) = order[job];
-            let (table, entry) = (&tables[number], &tables[number].chunks[chunk]);
+            let (table, entry) = (&tables[table], &tables[table].chunks[chunk]);
             let raw = meter.raw_bytes.load(Ordering::Relaxed).min(entry.raw_bytes);
             let share = raw as f64 / entry.raw_bytes.max(1) as f64;
             let rows = (entry.rows as f64 * share) as u64;

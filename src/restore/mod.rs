@@ -32,6 +32,7 @@ pub(crate) mod definer;
 mod ledger;
 mod load;
 pub(crate) mod portable;
+mod queue;
 mod rights;
 mod session;
 pub(crate) mod source;
