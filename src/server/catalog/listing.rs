@@ -34,24 +34,13 @@ pub struct Listed {
 }
 
 impl Listed {
-    fn of(kind: &str, engine: String, transactional: bool, created: Option<String>) -> Listed {
-        Listed {
-            engine,
-            transactional,
-            versioned: kind == "SYSTEM VERSIONED",
-            created,
-        }
-    }
-
     /// What a [`Listing`] would say of one table now; `None` if there is none of that name.
     pub fn read(conn: &mut Conn, table: &str) -> Result<Option<Listed>> {
         let query = format!("{QUERY} AND t.TABLE_NAME = {}", quote_string(table));
         // Names are compared without regard to case here.
-        let mut found = rows::<Row>(conn, &query)?.into_iter();
-        let found = found.find(|(name, kind, ..)| name == table && kind != "VIEW");
-        Ok(found.map(|(_, kind, engine, transactional, created)| {
-            Listed::of(&kind, engine, transactional, created)
-        }))
+        let mut found = rows::<Row>(conn, &query)?.into_iter().map(Stated::of);
+        let found = found.find(|stated| stated.name == table && !stated.is_view());
+        Ok(found.map(|stated| stated.listed))
     }
 
     /// Whether a table can still be the one that it was `before`. A server under load was seen to
@@ -86,27 +75,76 @@ impl Listing {
             tables: BTreeMap::new(),
             views: BTreeSet::new(),
         };
-        for (name, kind, engine, transactional, created) in rows::<Row>(conn, QUERY)? {
-            match kind.as_str() {
-                "VIEW" | "SYSTEM VIEW" => {
-                    listing.views.insert(name);
-                }
-                _ => {
-                    let listed = Listed::of(&kind, engine, transactional, created);
-                    listing.tables.insert(name, listed);
-                }
+        for stated in read_stated(conn)? {
+            if stated.is_view() {
+                listing.views.insert(stated.name);
+            } else {
+                listing.tables.insert(stated.name, stated.listed);
             }
         }
         Ok(listing)
     }
 }
 
-/// Name, type, engine, whether that has transactions, time of creation.
-type Row = (String, String, String, bool, Option<String>);
+/// What the server states of a table or view. It opens every table for an answer, which is what
+/// takes long where there are thousands: they are asked for all of it at once.
+pub(super) struct Stated {
+    pub(super) name: String,
+    /// `BASE TABLE`, `VIEW`, …
+    pub(super) kind: String,
+    pub(super) listed: Listed,
+    /// Rows and bytes of data, estimated.
+    pub(super) rows: u64,
+    pub(super) data_bytes: u64,
+    pub(super) auto_increment: Option<u64>,
+}
+
+impl Stated {
+    fn of(row: Row) -> Stated {
+        let (name, kind, engine, transactional, created, rows, data_bytes, auto_increment) = row;
+        let listed = Listed {
+            engine,
+            transactional,
+            versioned: kind == "SYSTEM VERSIONED",
+            created,
+        };
+        Stated {
+            name,
+            kind,
+            listed,
+            rows,
+            data_bytes,
+            auto_increment,
+        }
+    }
+
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.kind.as_str(), "VIEW" | "SYSTEM VIEW")
+    }
+}
+
+/// What the server states of all tables and views of the database.
+pub(super) fn read_stated(conn: &mut Conn) -> Result<Vec<Stated>> {
+    let rows = rows::<Row>(conn, QUERY)?;
+    Ok(rows.into_iter().map(Stated::of).collect())
+}
+
+/// The columns of [`QUERY`].
+type Row = (
+    String,
+    String,
+    String,
+    bool,
+    Option<String>,
+    u64,
+    u64,
+    Option<u64>,
+);
 
 /// A broken view or table is listed without an engine; reading it will say why.
 const QUERY: &str = "SELECT t.TABLE_NAME, t.TABLE_TYPE, COALESCE(t.ENGINE, ''), \
-     COALESCE(e.TRANSACTIONS = 'YES', FALSE), CAST(t.CREATE_TIME AS CHAR) \
+     COALESCE(e.TRANSACTIONS = 'YES', FALSE), CAST(t.CREATE_TIME AS CHAR), \
+     COALESCE(t.TABLE_ROWS, 0), COALESCE(t.DATA_LENGTH, 0), t.AUTO_INCREMENT \
      FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
      WHERE t.TABLE_SCHEMA = DATABASE()";
 

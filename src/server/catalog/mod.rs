@@ -51,11 +51,13 @@ impl Catalog {
         skip: &[ObjectKind],
         ignored: &BTreeSet<String>,
     ) -> Result<Catalog> {
-        let listing = Listing::read(conn)?;
+        let stated = listing::read_stated(conn)?;
         let wanted = |name: &String| !ignored.contains(name);
+        let views = stated.iter().filter(|stated| stated.is_view());
+        let views: Vec<String> = views.map(|view| view.name.clone()).collect();
         let mut catalog = Catalog {
             database: database(conn)?,
-            tables: tables::read(conn, flavor, &listing)?,
+            tables: tables::of(stated, flavor),
             views: BTreeMap::new(),
             triggers: BTreeMap::new(),
             routines: Vec::new(),
@@ -63,11 +65,10 @@ impl Catalog {
         };
         catalog.tables.retain(|name, _| wanted(name));
         if !skip.contains(&ObjectKind::Views) {
-            catalog.views = listing
-                .views
-                .iter()
-                .filter(|n| wanted(n))
-                .map(|n| (n.clone(), View::default()))
+            catalog.views = views
+                .into_iter()
+                .filter(wanted)
+                .map(|name| (name, View::default()))
                 .collect();
             objects::view_charsets(conn, &mut catalog.views)?;
         }

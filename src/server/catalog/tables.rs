@@ -7,7 +7,7 @@ use mysql::Conn;
 
 use super::columns::{Column, Period};
 use super::keys::Key;
-use super::listing::Listing;
+use super::listing::Stated;
 use super::rows;
 use crate::error::Result;
 use crate::server::flavor::Flavor;
@@ -110,41 +110,31 @@ pub(super) fn is_merge(engine: &str) -> bool {
     engine.eq_ignore_ascii_case("MRG_MyISAM")
 }
 
-pub(super) fn read(
-    conn: &mut Conn,
-    flavor: &Flavor,
-    listing: &Listing,
-) -> Result<BTreeMap<String, Table>> {
-    let query = "SELECT TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE, ''), COALESCE(TABLE_ROWS, 0), \
-                 COALESCE(DATA_LENGTH, 0), AUTO_INCREMENT \
-                 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
-    type Row = (String, String, String, u64, u64, Option<u64>);
-    let mut tables = BTreeMap::new();
-    for (name, kind, engine, rows, data_bytes, auto_increment) in rows::<Row>(conn, query)? {
-        let Some(listed) = listing.tables.get(&name) else {
-            continue;
-        };
-        let kind = if kind == "SEQUENCE" {
+/// The tables and sequences among what the server states, without their columns and keys.
+pub(super) fn of(stated: Vec<Stated>, flavor: &Flavor) -> BTreeMap<String, Table> {
+    let tables = stated.into_iter().filter(|stated| !stated.is_view());
+    let tables = tables.map(|stated| {
+        let kind = if stated.kind == "SEQUENCE" {
             TableKind::Sequence
         } else {
             TableKind::Table
         };
         let table = Table {
-            name: name.clone(),
+            name: stated.name.clone(),
             kind,
-            engine,
-            transactional: listed.transactional,
-            rows: rows.min(MOST),
-            data_bytes: data_bytes.min(MOST),
-            auto_increment,
+            transactional: stated.listed.transactional,
+            rows: stated.rows.min(MOST),
+            data_bytes: stated.data_bytes.min(MOST),
+            auto_increment: stated.auto_increment,
             lax_foreign_keys: false,
             columns: Vec::new(),
             keys: Vec::new(),
-            versioned: listed.versioned && flavor.takes_history(),
+            versioned: stated.listed.versioned && flavor.takes_history(),
+            engine: stated.listed.engine,
         };
-        tables.insert(name, table);
-    }
-    Ok(tables)
+        (stated.name, table)
+    });
+    tables.collect()
 }
 
 /// Finds the foreign keys that refer to no unique key, which MySQL allows only when told to.
