@@ -21,7 +21,7 @@ use crate::server::quote_identifier;
 use crate::store::manifest::{ChunkEntry, TableKind};
 use crate::store::open::{Backup, CheckedFile, Flaw};
 
-/// The index of an INT is built in about this part of the time that its rows take to load.
+/// Building the index of an INT takes about one in so many parts of the time that the rows take.
 const INDEX_SHARE: u64 = 8;
 
 /// Loads the rows of all tables; `staged` says what is built after those of each, and
@@ -39,7 +39,10 @@ pub(super) fn load(
     let indexed = |table: &Loading<'_>| staged.get(table.name).is_some_and(|s| s.keys.is_some());
     let loads: Vec<_> = tables
         .iter()
-        .map(|table| (table.chunks.len(), table.alone(indexed(table))))
+        .map(|table| {
+            let alone = table.alone(crew.threads, indexed(table));
+            (table.chunks.len(), alone)
+        })
         .collect();
     let queue = Queue::new(&loads);
     let chunks = loads.iter().map(|(chunks, _)| chunks).sum();
@@ -110,17 +113,13 @@ impl<'a> Loading<'a> {
         self.chunks.iter().map(|chunk| chunk.raw_bytes).sum()
     }
 
-    /// What one connection has to do by itself, in bytes of SQL: the largest chunk, and the
-    /// indexes, if some are built after the rows.
-    fn alone(&self, indexed: bool) -> u64 {
-        let chunks = self.chunks.iter().map(|chunk| chunk.raw_bytes);
-        let chunk = chunks.max().unwrap_or_default();
-        chunk
-            + if indexed {
-                self.raw_bytes() / INDEX_SHARE
-            } else {
-                0
-            }
+    /// What at least one of `threads` connections has to do, in bytes of SQL: a share of the rows,
+    /// or the largest chunk if that is more, and the indexes if some are built after the rows.
+    fn alone(&self, threads: usize, indexed: bool) -> u64 {
+        let rows = self.raw_bytes();
+        let chunk = self.chunks.iter().map(|chunk| chunk.raw_bytes).max();
+        let share = (rows / threads.max(1) as u64).max(chunk.unwrap_or_default());
+        share + if indexed { rows / INDEX_SHARE } else { 0 }
     }
 
     /// The ledger's entry for a chunk.
@@ -208,6 +207,8 @@ fn load_chunk(
     chunk: usize,
     item: &str,
 ) -> Result<()> {
+    // Of an attempt before this one nothing is left.
+    worker.meter.raw_bytes.store(0, Ordering::Relaxed);
     let entry = &table.chunks[chunk];
     let backup = &worker.crew.source.backups[table.backup];
     let flawed = |flaw: &Flaw| backup.flawed(&entry.file, flaw);
@@ -351,5 +352,43 @@ fn add(worker: &mut Worker<'_>, table: &str, addition: &Addition, of_its_name: &
     match worker.execute(addition.statement.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::Interrupted && there(&mut worker.session.conn)? => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::manifest::FileEntry;
+
+    #[test]
+    fn what_one_connection_has_to_do_is_a_share_or_the_largest_chunk() {
+        let chunk = |raw_bytes| ChunkEntry {
+            from: Vec::new(),
+            rows: 1,
+            raw_bytes,
+            file: FileEntry {
+                file: "data/t.00001.sql".into(),
+                bytes: raw_bytes,
+                sha256: String::new(),
+            },
+        };
+        let alone = |sizes: &[u64], indexed| {
+            let chunks: Vec<_> = sizes.iter().copied().map(chunk).collect();
+            let table = Loading {
+                name: "t",
+                backup: 0,
+                chunks: &chunks,
+                compressed: false,
+                transactional: true,
+                rows: 0,
+                auto_increment: None,
+                left: AtomicUsize::new(chunks.len()),
+            };
+            table.alone(2, indexed)
+        };
+        assert_eq!(alone(&[70, 10], false), 70);
+        assert_eq!(alone(&[16; 10], false), 80);
+        assert_eq!(alone(&[16; 10], true), 100);
+        assert_eq!(alone(&[], true), 0);
     }
 }

@@ -59,6 +59,7 @@ impl Queue {
         if let Some(table) = done.and_then(|job| tables.get_mut(&self.ranks[job.table])) {
             table.loading -= 1;
         }
+        // The first that is free, and then there is no need to look at thousands of others.
         let free = tables.iter().find(|(_, table)| table.loading == 0);
         let (rank, _) = free.or_else(|| tables.iter().min_by_key(|(_, table)| table.loading))?;
         let rank = *rank;

@@ -1,5 +1,5 @@
 //! The names of tables and views, and how tables are stored: what is known before the catalog
-//! is read, to classify and to lock by.
+//! is read, to classify and to lock by. The catalog itself begins with the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,11 @@ pub struct Listed {
 impl Listed {
     /// What a [`Listing`] would say of one table now; `None` if there is none of that name.
     pub fn read(conn: &mut Conn, table: &str) -> Result<Option<Listed>> {
-        let query = format!("{QUERY} AND t.TABLE_NAME = {}", quote_string(table));
+        let query = format!(
+            "{} AND t.TABLE_NAME = {}",
+            query(NO_SIZES),
+            quote_string(table)
+        );
         // Names are compared without regard to case here.
         let mut found = rows::<Row>(conn, &query)?.into_iter().map(Stated::of);
         let found = found.find(|stated| stated.name == table && !stated.is_view());
@@ -75,7 +79,7 @@ impl Listing {
             tables: BTreeMap::new(),
             views: BTreeSet::new(),
         };
-        for stated in read_stated(conn)? {
+        for stated in read_rows(conn, NO_SIZES)? {
             if stated.is_view() {
                 listing.views.insert(stated.name);
             } else {
@@ -86,8 +90,8 @@ impl Listing {
     }
 }
 
-/// What the server states of a table or view. It opens every table for an answer, which is what
-/// takes long where there are thousands: they are asked for all of it at once.
+/// What the server states of a table or view. MariaDB opens every table for an answer, which takes
+/// long where there are thousands: it is asked for all of it at once.
 pub(super) struct Stated {
     pub(super) name: String,
     /// `BASE TABLE`, `VIEW`, …
@@ -125,11 +129,15 @@ impl Stated {
 
 /// What the server states of all tables and views of the database.
 pub(super) fn read_stated(conn: &mut Conn) -> Result<Vec<Stated>> {
-    let rows = rows::<Row>(conn, QUERY)?;
+    read_rows(conn, SIZES)
+}
+
+fn read_rows(conn: &mut Conn, sizes: &str) -> Result<Vec<Stated>> {
+    let rows = rows::<Row>(conn, &query(sizes))?;
     Ok(rows.into_iter().map(Stated::of).collect())
 }
 
-/// The columns of [`QUERY`].
+/// The columns of [`query`].
 type Row = (
     String,
     String,
@@ -141,12 +149,21 @@ type Row = (
     Option<u64>,
 );
 
+/// MySQL has these from the engine, table by table, and all else from its dictionary.
+const SIZES: &str = "COALESCE(t.TABLE_ROWS, 0), COALESCE(t.DATA_LENGTH, 0), t.AUTO_INCREMENT";
+/// The same for whoever does not look at them.
+const NO_SIZES: &str = "0, 0, NULL";
+
 /// A broken view or table is listed without an engine; reading it will say why.
-const QUERY: &str = "SELECT t.TABLE_NAME, t.TABLE_TYPE, COALESCE(t.ENGINE, ''), \
-     COALESCE(e.TRANSACTIONS = 'YES', FALSE), CAST(t.CREATE_TIME AS CHAR), \
-     COALESCE(t.TABLE_ROWS, 0), COALESCE(t.DATA_LENGTH, 0), t.AUTO_INCREMENT \
-     FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
-     WHERE t.TABLE_SCHEMA = DATABASE()";
+fn query(sizes: &str) -> String {
+    format!(
+        "SELECT t.TABLE_NAME, t.TABLE_TYPE, COALESCE(t.ENGINE, ''), \
+         COALESCE(e.TRANSACTIONS = 'YES', FALSE), CAST(t.CREATE_TIME AS CHAR), {sizes} \
+         FROM information_schema.TABLES t \
+         LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+         WHERE t.TABLE_SCHEMA = DATABASE()"
+    )
+}
 
 #[cfg(test)]
 mod tests {

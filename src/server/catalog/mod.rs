@@ -15,6 +15,7 @@ use mysql::prelude::FromRow;
 
 pub use columns::{Column, Period};
 pub use keys::Key;
+use listing::Stated;
 pub use listing::{Listed, Listing};
 pub use objects::{Routine, View};
 pub use tables::Table;
@@ -53,11 +54,11 @@ impl Catalog {
     ) -> Result<Catalog> {
         let stated = listing::read_stated(conn)?;
         let wanted = |name: &String| !ignored.contains(name);
-        let views = stated.iter().filter(|stated| stated.is_view());
-        let views: Vec<String> = views.map(|view| view.name.clone()).collect();
+        let (views, tables): (Vec<Stated>, Vec<Stated>) =
+            stated.into_iter().partition(Stated::is_view);
         let mut catalog = Catalog {
             database: database(conn)?,
-            tables: tables::of(stated, flavor),
+            tables: tables::of(tables, flavor),
             views: BTreeMap::new(),
             triggers: BTreeMap::new(),
             routines: Vec::new(),
@@ -67,8 +68,8 @@ impl Catalog {
         if !skip.contains(&ObjectKind::Views) {
             catalog.views = views
                 .into_iter()
-                .filter(wanted)
-                .map(|name| (name, View::default()))
+                .filter(|view| wanted(&view.name))
+                .map(|view| (view.name, View::default()))
                 .collect();
             objects::view_charsets(conn, &mut catalog.views)?;
         }

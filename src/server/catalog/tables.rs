@@ -110,10 +110,9 @@ pub(super) fn is_merge(engine: &str) -> bool {
     engine.eq_ignore_ascii_case("MRG_MyISAM")
 }
 
-/// The tables and sequences among what the server states, without their columns and keys.
+/// Tables and sequences as the server states them, without their columns and keys.
 pub(super) fn of(stated: Vec<Stated>, flavor: &Flavor) -> BTreeMap<String, Table> {
-    let tables = stated.into_iter().filter(|stated| !stated.is_view());
-    let tables = tables.map(|stated| {
+    let tables = stated.into_iter().map(|stated| {
         let kind = if stated.kind == "SEQUENCE" {
             TableKind::Sequence
         } else {

@@ -225,7 +225,7 @@ fn a_row_larger_than_the_server_may_send_is_complete_or_named(kind: Kind) {
     server.execute(&[
         &format!("ALTER TABLE {database}.omega MODIFY v LONGTEXT NOT NULL"),
         &format!("UPDATE {database}.omega SET v = REPEAT('x', {long}) WHERE id = 4000"),
-        "SET GLOBAL max_allowed_packet = 1048576",
+        "SET GLOBAL max_allowed_packet = 65536",
     ]);
     let before = state(&site);
     let mut row = Row::new(format!("max_allowed_packet smaller than a row, {kind:?}"));
