@@ -14,7 +14,8 @@
 //! Where data is encrypted, a sink in front of the file's does it, frame by frame.
 //!
 //! The way back is shorter: [`restore`] hashes a file while it reads it, takes it apart into
-//! statements again, and sends each chunk as one transaction over one of several connections.
+//! statements again, and these for MariaDB into parameters, and sends each chunk as one transaction
+//! over one of several connections.
 //!
 //! The rooms, from the top: [`backup`] runs a backup stage by stage, [`restore`] a restore;
 //! [`verify`] gives every file a verdict; [`survey`] looks around

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mysql::Conn;
 use mysql::prelude::Queryable;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use schema_backup::server::rows::borrow_socket;
+use schema_backup::server::socket::borrow_socket;
 
 use crate::Result;
 use crate::args::FloorArgs;

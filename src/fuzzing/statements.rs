@@ -1,11 +1,13 @@
 //! The files of a backup as `restore` and `verify` take them apart: into statements, and these
-//! into what is created first and later, and by whom.
+//! into what is created first and later, by whom, and with which rows.
 
 use std::collections::BTreeSet;
 
 use crate::encode::{body, script};
+use crate::restore::insert::Inserts;
 use crate::restore::statements::Statements;
 use crate::restore::{create, definer, portable};
+use crate::server::bulk::Bulk;
 
 /// Enough rows to make a table be created in several steps.
 const MANY_BYTES: u64 = 1 << 40;
@@ -29,6 +31,10 @@ pub fn statements(data: &[u8]) {
 }
 
 fn one(statement: &[u8]) {
+    let mut rows = Bulk::default();
+    if let Some(insert) = Inserts::default().take(statement, &mut rows) {
+        assert!(insert.ends_with(')') && rows.len() > insert.matches('?').count());
+    }
     if let Some(without) = definer::without(statement) {
         assert!(without.len() < statement.len() && definer::of(statement).is_some());
     }

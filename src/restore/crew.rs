@@ -31,6 +31,8 @@ pub(super) struct Crew<'a> {
     pub(super) threads: usize,
     /// Whether the files' own session settings are of another product than the target.
     pub(super) foreign: bool,
+    /// Whether rows go to the server in bulk.
+    pub(super) bulk: bool,
     pub(super) observer: &'a dyn Observer,
     pub(super) interrupt: &'a Interrupt,
 }
@@ -90,7 +92,7 @@ impl Worker<'_> {
     /// the session has its own, which the file before may have changed.
     pub(super) fn before_file(&mut self) -> Result<()> {
         if self.crew.foreign {
-            self.session.prepare()?;
+            self.session.make_settings()?;
         }
         Ok(())
     }
@@ -108,6 +110,8 @@ impl Worker<'_> {
             }
             match change(statement) {
                 Change::Keep => self.execute(statement)?,
+                Change::Rows if self.crew.bulk => self.session.insert(statement)?,
+                Change::Rows => self.execute(statement)?,
                 Change::Skip => {}
                 Change::Instead(other) => self.execute(&other)?,
             }
@@ -119,6 +123,8 @@ impl Worker<'_> {
 /// What becomes of a statement of a file.
 pub(super) enum Change {
     Keep,
+    /// It inserts rows, and may be sent in any form that does the same.
+    Rows,
     Skip,
     Instead(Vec<u8>),
 }

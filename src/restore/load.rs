@@ -262,6 +262,10 @@ fn run_chunk(
         // The counter would end the transaction; it is set when the table is complete.
         if statement.starts_with(b"ALTER TABLE ") {
             Change::Skip
+        } else if rows > 0 && table.transactional {
+            // The other engines take the rows of one statement together, and those in bulk one by
+            // one.
+            Change::Rows
         } else {
             Change::Keep
         }

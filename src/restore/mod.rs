@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Phase, RestoreSummary};
 use crate::interrupt::Interrupt;
 use crate::live::Difference;
+use crate::server::bulk::Bulk;
 use crate::server::catalog::Listing;
 use crate::server::connect::{Connector, query_error};
 use crate::server::flavor::Flavor;
@@ -29,6 +30,7 @@ mod compare;
 pub(crate) mod create;
 mod crew;
 pub(crate) mod definer;
+pub(crate) mod insert;
 mod ledger;
 mod load;
 pub(crate) mod portable;
@@ -149,7 +151,8 @@ pub fn run(
     } else {
         Ledger::begin(&mut control, &restore.identity())?
     };
-    let crew = restore.crew(foreign);
+    let bulk = restore.takes_bulk()?;
+    let crew = restore.crew(foreign, bulk);
     observer.event(&Event::Phase {
         phase: Phase::CreateTables,
     });
@@ -293,12 +296,23 @@ impl<'a> Restore<'a> {
         crate::config::threads(self.request.threads)
     }
 
-    fn crew(&self, foreign: bool) -> Crew<'_> {
+    /// Whether rows can be sent in bulk; there is a ledger to try it with.
+    fn takes_bulk(&self) -> Result<bool> {
+        if !Bulk::is_possible(&self.flavor, &self.connector) {
+            return Ok(false);
+        }
+        // A proxy may end the connection over it.
+        let mut session = Session::open(&self.connector, self.interrupt)?;
+        Ok(session.takes_bulk(ledger::TABLE))
+    }
+
+    fn crew(&self, foreign: bool, bulk: bool) -> Crew<'_> {
         Crew {
             source: self.source,
             connector: &self.connector,
             threads: self.threads(),
             foreign,
+            bulk,
             observer: self.observer,
             interrupt: self.interrupt,
         }

@@ -194,7 +194,7 @@ impl<'a> Scratch<'a> {
     }
 
     fn try_file(&mut self, text: &[u8]) -> Result<()> {
-        self.session.prepare()?;
+        self.session.make_settings()?;
         let mut statements = Statements::new(text);
         let broken = |e| Error::new(ErrorKind::Differs, "the file cannot be read").because(e);
         while let Some(statement) = statements.next().map_err(broken)? {
@@ -220,7 +220,7 @@ impl<'a> Scratch<'a> {
         let mut session = if self.interrupt.is_raised() {
             Session::open(&server, &calm)?
         } else {
-            self.session.prepare()?;
+            self.session.make_settings()?;
             self.session
         };
         let drop = format!("DROP DATABASE {}", quote_identifier(&self.name));

@@ -1,12 +1,17 @@
 //! A connection of a restore: it has the settings under which the server takes back what it once
 //! took, and an interrupt ends the wait for what runs on it.
 
+use mysql::Statement;
+
+use super::insert::Inserts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
+use crate::server::bulk::Bulk;
 use crate::server::connect::{Connector, query_error};
 use crate::server::driver::Ask;
+use crate::server::execute::execute;
 use crate::server::line::Line;
-use crate::server::rows::execute;
+use crate::server::quote_identifier;
 
 /// A connection, and what ends its waits.
 pub(super) struct Session<'a> {
@@ -15,6 +20,10 @@ pub(super) struct Session<'a> {
     stop: &'a Interrupt,
     /// The longest statement that the server takes, in bytes.
     max_allowed_packet: usize,
+    inserts: Inserts,
+    rows: Bulk,
+    /// The INSERT that was last prepared, or was not taken.
+    prepared: Option<(String, Option<Statement>)>,
 }
 
 /// A setting that one product or version does not know, or that this user may not make.
@@ -72,16 +81,19 @@ impl<'a> Session<'a> {
             connector,
             stop,
             max_allowed_packet: max_allowed_packet.unwrap_or(usize::MAX),
+            inserts: Inserts::default(),
+            rows: Bulk::default(),
+            prepared: None,
         };
-        session.prepare()?;
+        session.make_settings()?;
         Ok(session)
     }
 
     /// Runs a statement that returns no rows.
     pub(super) fn execute(&mut self, statement: &[u8]) -> Result<()> {
-        // The server counts the command byte too. It would end the connection without an answer
-        // that can be relied on.
-        if statement.len() >= self.max_allowed_packet {
+        // The server counts the command byte too, and takes less than the limit. It would end the
+        // connection without an answer that can be relied on.
+        if statement.len() + 1 >= self.max_allowed_packet {
             let what = format!(
                 "a statement of {} bytes is longer than the server takes (max_allowed_packet is {})",
                 statement.len(),
@@ -93,9 +105,69 @@ impl<'a> Session<'a> {
         execute(&mut self.conn, statement, self.connector, self.stop)
     }
 
+    /// Runs an INSERT: in bulk if it can be, and else as it stands.
+    pub(super) fn insert(&mut self, statement: &[u8]) -> Result<()> {
+        if self.insert_in_bulk(statement)? {
+            return Ok(());
+        }
+        self.execute(statement)
+    }
+
+    /// Inserts rows in bulk, if the statement and the server are such that it comes to the same.
+    /// A NULL in a column that takes none is an error this way.
+    fn insert_in_bulk(&mut self, statement: &[u8]) -> Result<bool> {
+        let insert = self.inserts.take(statement, &mut self.rows);
+        let Some(insert) = insert.filter(|_| self.rows.len() < self.max_allowed_packet) else {
+            return Ok(false);
+        };
+        let Some(prepared) = self.prepare(insert)? else {
+            return Ok(false);
+        };
+        self.rows
+            .execute(&mut self.conn, &prepared, self.connector, self.stop)?;
+        Ok(true)
+    }
+
+    /// Prepares an INSERT for the rows that were taken out of it, once for as long as no other one
+    /// follows; `None` where the server does not take it so.
+    fn prepare(&mut self, insert: String) -> Result<Option<Statement>> {
+        if let Some((text, prepared)) = &self.prepared
+            && *text == insert
+        {
+            return Ok(prepared.clone());
+        }
+        if let Some((_, Some(prepared))) = self.prepared.take() {
+            let closed = self.conn.close(prepared);
+            closed.map_err(|e| query_error("cannot close a statement", e))?;
+        }
+        let prepared = self
+            .rows
+            .prepare(&mut self.conn, &insert, self.connector, self.stop)?;
+        self.prepared = Some((insert, prepared.clone()));
+        Ok(prepared)
+    }
+
+    /// Tries whether the server takes rows in bulk: not all do that state such a version, nor
+    /// proxies before them, nor a binary log of statements. The rows go into `table`, which has a
+    /// column `item`, and are taken back. What came of it otherwise, this session may not survive.
+    pub(super) fn takes_bulk(&mut self, table: &str) -> bool {
+        let table = quote_identifier(table);
+        let insert = format!("INSERT INTO {table} (`item`) VALUES\n('bulk 1'),\n('bulk 2')");
+        let mut insert_and_undo = || {
+            self.execute(b"START TRANSACTION")?;
+            let taken = self.insert_in_bulk(insert.as_bytes())?;
+            self.execute(b"ROLLBACK")?;
+            Ok(taken)
+        };
+        insert_and_undo().unwrap_or_else(|e: Error| {
+            log::debug!("rows go as text: {e}");
+            false
+        })
+    }
+
     /// Makes the settings, also after a file that has left others. What the server does not know
     /// or does not let this user set stays as it is, unless tables would silently become others.
-    pub(super) fn prepare(&mut self) -> Result<()> {
+    pub(super) fn make_settings(&mut self) -> Result<()> {
         let settings = [
             "sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'",
             "foreign_key_checks=0",

@@ -278,7 +278,7 @@ pub(super) fn drop_object(session: &mut Session<'_>, kind: &str, name: &str) -> 
     }
     if kind == "package" {
         // The mode says ANSI_QUOTES too, and would stay.
-        session.prepare()?;
+        session.make_settings()?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mysql::prelude::{AsStatement, FromRow, Protocol, Queryable};
-use mysql::{Conn, Params, QueryResult, Row, Value};
+use mysql::{Conn, Params, QueryResult, Row, Statement, Value};
 
 /// What a catalog comes to at most, in bytes as the server sends it: some two million columns.
 const MAX_ANSWER: usize = 1 << 30;
@@ -52,6 +52,10 @@ pub(crate) trait Ask {
         statement: S,
         parameters: P,
     ) -> mysql::Result<Option<T>>;
+    /// A statement made ready to be executed, until [`Ask::close`].
+    fn prepare(&mut self, statement: &str) -> mysql::Result<Statement>;
+    /// Forgets a statement.
+    fn close(&mut self, statement: Statement) -> mysql::Result<()>;
 }
 
 impl Ask for Conn {
@@ -74,6 +78,14 @@ impl Ask for Conn {
     ) -> mysql::Result<Option<T>> {
         let rows = guarded(|| all(Queryable::exec_iter(self, statement, parameters)?))?;
         Ok(rows.into_iter().next())
+    }
+
+    fn prepare(&mut self, statement: &str) -> mysql::Result<Statement> {
+        guarded(|| self.prep(statement))
+    }
+
+    fn close(&mut self, statement: Statement) -> mysql::Result<()> {
+        guarded(|| Queryable::close(self, statement))
     }
 }
 

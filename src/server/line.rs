@@ -12,7 +12,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use mysql::Conn;
 use rustix::net::Shutdown;
 
-use super::rows::borrow_socket;
+use super::socket::borrow_socket;
 use crate::interrupt::Interrupt;
 
 /// How long to wait before looking at the interrupt again.

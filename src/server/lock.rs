@@ -3,10 +3,10 @@
 
 use super::connect::{Connector, query_error};
 use super::driver::Ask;
+use super::execute::execute;
 use super::flavor::Flavor;
 use super::line::Line;
 use super::quote_identifier;
-use super::rows::execute;
 use crate::error::{ErrorKind, Result};
 use crate::interrupt::Interrupt;
 

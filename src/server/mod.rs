@@ -2,17 +2,20 @@
 //! the sealed pool of snapshot connections, and rows straight from the wire.
 
 pub(crate) mod binary;
+pub(crate) mod bulk;
 pub mod catalog;
 pub mod connect;
 pub mod consistency;
 pub mod definitions;
 pub mod driver;
+pub(crate) mod execute;
 pub mod flavor;
 pub mod line;
 pub mod lock;
 pub mod privileges;
 pub mod rows;
 pub mod snapshot;
+pub mod socket;
 pub mod wire;
 
 /// Quotes an identifier with backticks.

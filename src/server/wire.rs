@@ -162,11 +162,15 @@ pub fn read_result_head<R: Read>(packets: &mut PacketReader<R>) -> Result<usize>
     }
 }
 
-/// Reads the answer to a statement that returns no rows.
-pub fn read_ok<R: Read>(packets: &mut PacketReader<R>) -> Result<()> {
+/// Reads the answer to a statement that returns no rows. Returns the number of rows that it
+/// inserted, changed or deleted.
+pub fn read_ok<R: Read>(packets: &mut PacketReader<R>) -> Result<u64> {
     let payload = packets.next_packet()?;
     match payload.first() {
-        Some(0x00) => Ok(()),
+        Some(0x00) => match read_length(&mut &payload[1..]) {
+            Some(Some(affected)) => Ok(affected as u64),
+            _ => Err(broken("an unreadable answer to a statement")),
+        },
         Some(0xff) => Err(error_packet(payload, "refused by the server")),
         _ => Err(broken("an unexpected answer to a statement")),
     }

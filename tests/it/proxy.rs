@@ -13,7 +13,8 @@ use crate::server::Server;
 
 /// A packet from the server.
 pub(crate) struct Packet<'a> {
-    /// What it answers: the text of a statement, prepared or not; empty before the first.
+    /// What it answers: the text of a statement, prepared or not, or `BULK`; empty before the
+    /// first.
     pub(crate) statement: &'a [u8],
     /// Its place in the answer, from 0.
     pub(crate) number: usize,
@@ -153,6 +154,7 @@ fn questions(
                     [b"PREPARE ", text].concat()
                 }
                 0x17 => asking.prepared.clone(),
+                0xfa => b"BULK".to_vec(),
                 _ => b"another command".to_vec(),
             };
         }

@@ -8,3 +8,5 @@ CREATE TABLE latin_enums (id INT PRIMARY KEY, e ENUM('é', 'ß', 'a') CHARACTER 
 INSERT INTO latin_enums VALUES (1, 1, 1, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2, 2, 2), (3, 3, 3, 7, 0, 0, 3, 3), (4, NULL, NULL, NULL, NULL, NULL, NULL, NULL), (5, 0, 0, 0, 0, 0, 0, 0);
 CREATE TABLE binary_enum (id INT PRIMARY KEY, e ENUM('a', 'b') CHARACTER SET binary, s SET('a', 'b') CHARACTER SET binary);
 INSERT INTO binary_enum VALUES (1, 'a', 'a,b'), (2, 'b', ''), (3, 0, 0);
+CREATE TABLE big_set_by_number (id INT PRIMARY KEY, s SET('é','m2','m3','m4','m5','m6','m7','m8','m9','m10','m11','m12','m13','m14','m15','m16','m17','m18','m19','m20','m21','m22','m23','m24','m25','m26','m27','m28','m29','m30','m31','m32','m33','m34','m35','m36','m37','m38','m39','m40','m41','m42','m43','m44','m45','m46','m47','m48','m49','m50','m51','m52','m53','m54','m55','m56','m57','m58','m59','m60','m61','m62','m63','m64') CHARACTER SET latin1);
+INSERT INTO big_set_by_number VALUES (1, 1), (2, 9007199254740993), (3, 1152921504606846977), (4, 9223372036854775807), (5, 9223372036854775809), (6, 18446744073709551615), (7, 0), (8, NULL);

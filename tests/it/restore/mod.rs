@@ -1,5 +1,6 @@
 //! The verb `restore`: what a backup holds comes back, once, or is refused by name.
 
+mod bulk;
 mod kept;
 mod trouble;
 
