@@ -334,8 +334,13 @@ fn rows_of(connection: &mut mysql::Conn, name: &str, versioned: bool) -> String 
     };
     let mut text = format!("ROWS {} checksum {servers} sum {}", ours[0], ours[1]);
     if ours[0].parse::<u64>().unwrap() < 50 {
-        let show = format!("SELECT left({row}, 2000) FROM {source} ORDER BY 1");
-        for row in texts(connection, &show) {
+        // Not by the server, which looks at the first max_sort_length bytes of each only.
+        let mut rows = texts(
+            connection,
+            &format!("SELECT left({row}, 2000) FROM {source}"),
+        );
+        rows.sort();
+        for row in rows {
             text.push_str(&format!("\n    {}", row[0]));
         }
     }
