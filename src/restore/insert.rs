@@ -55,7 +55,7 @@ impl Cell {
 impl Inserts {
     /// Fills `bulk` with the rows of `statement` and returns the INSERT to be prepared for them.
     pub(crate) fn take(&mut self, statement: &[u8], bulk: &mut Bulk) -> Option<String> {
-        if statement.len() > LONGEST {
+        if statement.len() > LONGEST || !statement.starts_with(b"INSERT INTO ") {
             return None;
         }
         const VALUES: &[u8] = b" VALUES\n";
@@ -111,7 +111,7 @@ impl Inserts {
             match (cell, kind) {
                 (Cell::Null, _) => bulk.push_null(),
                 (Cell::Whole(value), Kind::Whole) => bulk.push_whole(*value),
-                // The number before it that is unsigned cannot stand beside a negative one.
+                // No type holds a negative number and one that is too large for a sign.
                 (Cell::Whole(value), Kind::Unsigned) if *value < 0 => return None,
                 (Cell::Whole(value), Kind::Unsigned) => bulk.push_whole(*value),
                 (Cell::Unsigned(value), Kind::Unsigned) => bulk.push_whole(value.cast_signed()),
@@ -375,6 +375,14 @@ mod tests {
             ]
         );
         assert_eq!(
+            rows("(2.5e0,18446744073709551615),\n(3,0.5),\n(1.25,-1)").unwrap(),
+            [
+                [Double(2.5f64.to_bits()), exact("18446744073709551615")],
+                [Double(3f64.to_bits()), exact("0.5")],
+                [Double(1.25f64.to_bits()), exact("-1")]
+            ]
+        );
+        assert_eq!(
             rows("(-0e0,X'00fF'),\n(0.5,_binary'\\0;')").unwrap(),
             [
                 [Double((-0.0f64).to_bits()), Bytes(252, vec![0, 0xff])],
@@ -417,6 +425,7 @@ mod tests {
         }
         assert!(rows("(1,'a')").is_some());
         assert_eq!(taken(b"INSERT INTO `t` () VALUES\n(),\n()"), None);
+        assert_eq!(taken(b"INSERT IGNORE INTO `t` (`a`) VALUES\n(1)"), None);
         // A name that looks like the rows of another table.
         assert_eq!(
             taken(b"INSERT INTO `t VALUES\n(1)` (`a`) VALUES\n(2)"),

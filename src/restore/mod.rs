@@ -298,12 +298,15 @@ impl<'a> Restore<'a> {
 
     /// Whether rows can be sent in bulk; there is a ledger to try it with.
     fn takes_bulk(&self) -> Result<bool> {
-        if !Bulk::is_possible(&self.flavor, &self.connector) {
+        let rows = self.source.tables.iter().any(|table| table.rows.is_some());
+        if !rows || !Bulk::is_possible(&self.flavor, &self.connector) {
             return Ok(false);
         }
         // A proxy may end the connection over it.
         let mut session = Session::open(&self.connector, self.interrupt)?;
-        Ok(session.takes_bulk(ledger::TABLE))
+        let taken = session.takes_bulk(ledger::TABLE);
+        self.interrupt.check()?;
+        Ok(taken)
     }
 
     fn crew(&self, foreign: bool, bulk: bool) -> Crew<'_> {

@@ -18,7 +18,7 @@ pub(super) struct Session<'a> {
     pub(super) conn: Line,
     connector: &'a Connector,
     stop: &'a Interrupt,
-    /// The longest statement that the server takes, in bytes.
+    /// What the server takes at once is shorter, in bytes.
     max_allowed_packet: usize,
     inserts: Inserts,
     rows: Bulk,
@@ -140,16 +140,14 @@ impl<'a> Session<'a> {
             let closed = self.conn.close(prepared);
             closed.map_err(|e| query_error("cannot close a statement", e))?;
         }
-        let prepared = self
-            .rows
-            .prepare(&mut self.conn, &insert, self.connector, self.stop)?;
+        let prepared = Bulk::prepare(&mut self.conn, &insert, self.connector, self.stop)?;
         self.prepared = Some((insert, prepared.clone()));
         Ok(prepared)
     }
 
     /// Tries whether the server takes rows in bulk: not all do that state such a version, nor
     /// proxies before them, nor a binary log of statements. The rows go into `table`, which has a
-    /// column `item`, and are taken back. What came of it otherwise, this session may not survive.
+    /// column `item`, and are taken back. The session is not to be used afterwards.
     pub(super) fn takes_bulk(&mut self, table: &str) -> bool {
         let table = quote_identifier(table);
         let insert = format!("INSERT INTO {table} (`item`) VALUES\n('bulk 1'),\n('bulk 2')");

@@ -61,8 +61,9 @@ pub(crate) struct Bulk {
 }
 
 impl Bulk {
-    /// Whether the server, and a connection to it, can be asked for it. Older servers have it too,
-    /// with more flaws (MDEV-24411), and are out of maintenance.
+    /// Whether the server, and a connection to it, can be asked for it. Older servers, which are out
+    /// of maintenance, have it too. Tables must have no triggers: they may run for one row only
+    /// (MDEV-24411, MDEV-34958).
     pub(crate) fn is_possible(flavor: &Flavor, connector: &Connector) -> bool {
         flavor.is_mariadb() && flavor.version >= (10, 6, 0) && !connector.is_encrypted()
     }
@@ -109,7 +110,7 @@ impl Bulk {
             .extend_from_slice(&[0, a, b, c, d, e, f, g, h]);
     }
 
-    /// Bytes of the command, which may not be more than the server's `max_allowed_packet`.
+    /// Bytes of the command, which must be less than the server's `max_allowed_packet`.
     pub(crate) fn len(&self) -> usize {
         1 + self.argument.len()
     }
@@ -123,7 +124,6 @@ impl Bulk {
     /// Prepares the INSERT for these rows. `None` where the server does not prepare such a
     /// statement, or no further one.
     pub(crate) fn prepare(
-        &self,
         conn: &mut Line,
         insert: &str,
         connector: &Connector,
@@ -134,10 +134,7 @@ impl Bulk {
         let prepared = conn.watched(interrupt, kill, |conn, _| conn.prepare(insert));
         interrupt.check()?;
         match prepared {
-            Ok(prepared) if usize::from(prepared.num_params()) == self.columns => {
-                Ok(Some(prepared))
-            }
-            Ok(_) | Err(mysql::Error::DriverError(_)) => Ok(None),
+            Ok(prepared) => Ok(Some(prepared)),
             Err(mysql::Error::MySqlError(e)) if NOT_PREPARED.contains(&e.code) => Ok(None),
             Err(e) => Err(query_error("refused by the server", e)),
         }

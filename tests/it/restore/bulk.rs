@@ -5,7 +5,7 @@ use mysql::prelude::Queryable;
 use super::restore;
 use crate::compare::{assert_same, fingerprint};
 use crate::proxy::{Fate, Proxy};
-use crate::server::{Kind, ROOT_PASSWORD, Server};
+use crate::server::{Kind, ROOT_PASSWORD, Server, with_binlog};
 use crate::site::{Lists, Site};
 
 /// Rows of the table.
@@ -85,7 +85,7 @@ fn rows_go_in_bulk_but_where_a_literal_is_no_parameter() {
 }
 
 #[test]
-fn a_binary_log_has_all_rows_whatever_its_format() {
+fn a_binary_log_of_statements_has_all_of_them_and_others_hold_rows() {
     for kind in [Kind::MariaDb10, Kind::MariaDb11] {
         for format in ["STATEMENT", "MIXED", "ROW"] {
             let options = [
@@ -138,14 +138,39 @@ fn what_stands_between_and_knows_no_bulk_gets_text() {
                 _ => Fate::Pass,
             }
         });
-        let password = site.write_private("password", ROOT_PASSWORD);
-        site = site.connect_by(&[
-            &format!("--socket={}", proxy.socket().display()),
-            "--user=root",
-            &format!("--password-file={}", password.display()),
-            "--database=bulk_proxy",
-        ]);
-        let (_, text) = insertions(&server, &site, "bulk_proxy");
-        assert!(text > 2, "{hides}: {text}");
+        site = behind(site, &proxy, "bulk_proxy");
+        let (bulk, text) = insertions(&server, &site, "bulk_proxy");
+        assert!(bulk == 0 && text > 2, "{hides}: {bulk} {text}");
     }
+}
+
+/// The same site, with the server behind a proxy.
+fn behind(site: Site, proxy: &Proxy, database: &str) -> Site {
+    let password = site.write_private("password", ROOT_PASSWORD);
+    site.connect_by(&[
+        &format!("--socket={}", proxy.socket().display()),
+        "--user=root",
+        &format!("--password-file={}", password.display()),
+        &format!("--database={database}"),
+    ])
+}
+
+#[test]
+fn a_server_that_counts_other_rows_than_it_was_given_fails_the_restore() {
+    let Some(server) = with_binlog() else { return };
+    let site = fill(server, "bulk_count");
+    let proxy = Proxy::start(server, |packet| {
+        // The trial with two rows is right. In an OK packet the count comes first.
+        if packet.statement != b"BULK" || packet.payload[..2] == [0, 2] {
+            return Fate::Pass;
+        }
+        let payload = [&[0, 2], packet.payload.split_at(4).1].concat();
+        Fate::Instead(crate::proxy::packet(packet.sequence, &payload))
+    });
+    let site = behind(site, &proxy, "bulk_count");
+    server.execute(&["DROP DATABASE IF EXISTS bulk_count_again"]);
+    restore(&site, "bulk_count_again", &["--progress", "none"])
+        .expect_code(3)
+        .expect_said("table `t`")
+        .expect_said("rows the server says it has inserted 2");
 }
