@@ -91,26 +91,57 @@ impl CellKind {
         }
     }
 
+    /// Appends a NULL and a comma.
+    #[inline]
     fn write_null(&self, out: &mut Vec<u8>) {
         let null: &[u8] = match self {
-            CellKind::RowEnd => b"DEFAULT",
-            _ => b"NULL",
+            CellKind::RowEnd => b"DEFAULT,",
+            _ => b"NULL,",
         };
         out.extend_from_slice(null);
     }
 
-    /// Appends a value, the first `length` bytes of `from`, as a literal. Fails where a number
-    /// is none: without quotes it would be whatever the server made of it.
+    /// Appends a value, the first `length` bytes of `from`, as a literal, and a comma. Fails where
+    /// a number is none: without quotes it would be whatever the server made of it.
     #[inline]
     fn write(&self, from: &[u8], length: usize, out: &mut Vec<u8>) -> Result<()> {
-        let value = &from[..length];
-        match self {
-            CellKind::Number | CellKind::Float
-                if !is_decimal(from, length) && !is_number(value) =>
+        let short = from.first_chunk::<SHORT>().filter(|_| length <= SHORT);
+        match (self, short) {
+            (CellKind::Number | CellKind::Float, Some(bytes))
+                if is_decimal(bytes, length)
+                    && !(matches!(self, CellKind::Float) && bytes.starts_with(b"-0")) =>
             {
-                return Err(no_number());
+                append(out, |room: &mut [u8; SHORT + 1]| {
+                    room[..SHORT].copy_from_slice(bytes);
+                    room[length] = b',';
+                    length + 1
+                });
+                return Ok(());
             }
-            CellKind::Number => append(from, length, out),
+            (
+                CellKind::Quoted | CellKind::RowEnd | CellKind::Utf8(_) | CellKind::SingleByte(_),
+                Some(bytes),
+            ) if first(length, special(bytes)) == 0 => {
+                append(out, |room: &mut [u8; SHORT + 3]| {
+                    room[0] = b'\'';
+                    room[1..=SHORT].copy_from_slice(bytes);
+                    room[length + 1..length + 3].copy_from_slice(b"',");
+                    length + 3
+                });
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.write_any(&from[..length], out)?;
+        out.push(b',');
+        Ok(())
+    }
+
+    /// Appends a value as a literal.
+    fn write_any(&self, value: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            CellKind::Number | CellKind::Float if !is_number(value) => return Err(no_number()),
+            CellKind::Number => out.extend_from_slice(value),
             CellKind::Float => {
                 out.extend_from_slice(value);
                 if value.starts_with(b"-0") && value[1..].iter().all(|b| matches!(b, b'0' | b'.')) {
@@ -120,7 +151,9 @@ impl CellKind {
             CellKind::Quoted | CellKind::RowEnd | CellKind::Utf8(_) | CellKind::SingleByte(_)
                 if is_plain(value) =>
             {
-                write_plain(from, length, out);
+                out.push(b'\'');
+                out.extend_from_slice(value);
+                out.push(b'\'');
             }
             CellKind::Quoted | CellKind::RowEnd => write_quoted(value, out),
             CellKind::Utf8(charset) => {
@@ -163,30 +196,41 @@ impl CellKind {
     }
 }
 
+/// Values of up to this many bytes are looked at and copied together with what follows them: with
+/// sizes that are fixed no byte is handled by itself, and nothing is called.
+const SHORT: usize = 32;
+
 /// Appends a row of the text protocol as `(value,…)`.
 #[inline]
 pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let mut rest = row;
+    // The end of the row is read from here, where something follows it.
+    let mut end = [0; 2 * SHORT];
+    match row.last_chunk::<SHORT>() {
+        Some(last) => end[..SHORT].copy_from_slice(last),
+        None => end[SHORT - row.len()..SHORT].copy_from_slice(row),
+    }
+    let mut left = row.len();
     out.push(b'(');
-    for (i, kind) in kinds.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        match read_length(&mut rest) {
-            Some(Some(length)) if length <= rest.len() => {
-                kind.write(rest, length, out)?;
-                rest = &rest[length..];
-            }
-            Some(None) => kind.write_null(out),
-            _ => return Err(malformed()),
+    for kind in kinds {
+        let cell = if left > SHORT {
+            &row[row.len() - left..]
+        } else {
+            &end[SHORT - left..]
+        };
+        let mut value = cell;
+        let length = read_length(&mut value).ok_or_else(malformed)?;
+        let taken = cell.len() - value.len() + length.unwrap_or(0);
+        left = left.checked_sub(taken).ok_or_else(malformed)?;
+        match length {
+            Some(length) => kind.write(value, length, out)?,
+            None => kind.write_null(out),
         }
     }
-    out.push(b')');
-    if rest.is_empty() {
-        Ok(())
-    } else {
-        Err(malformed())
+    match out.last_mut() {
+        Some(last @ b',') if left == 0 => *last = b')',
+        _ => return Err(malformed()),
     }
+    Ok(())
 }
 
 #[cold]
@@ -205,36 +249,34 @@ fn no_number() -> Error {
     )
 }
 
-/// Whether the first `length` bytes of `from` are a number without an exponent, if that can be told
-/// at once: where few bytes follow, or it is long, [`is_number`] has to tell.
+/// Whether the first `length` bytes are a number without an exponent.
 #[inline]
-fn is_decimal(from: &[u8], length: usize) -> bool {
-    let (Some((first, behind)), 1..=32) = (from.split_first_chunk::<16>(), length) else {
-        return false;
-    };
-    let mut odd = not_digits(*first);
-    if length > 16 {
-        let Some(second) = behind.first_chunk() else {
-            return false;
-        };
-        odd |= not_digits(*second) << 16;
-    }
-    // One bit for each byte, without those that follow the value.
-    odd &= u32::MAX >> (32 - length);
-    let minus = usize::from(from[0] == b'-');
-    odd &= !(minus as u32);
+fn is_decimal(bytes: &[u8; SHORT], length: usize) -> bool {
+    let odd = each_of(bytes, |bytes| {
+        let above_0 = bytes - u8x16::splat(b'0');
+        !above_0.simd_eq(above_0.min(u8x16::splat(9)))
+    });
+    let minus = usize::from(bytes[0] == b'-');
+    let odd = first(length, odd) & !(minus as u32);
     if odd == 0 {
         return length > minus;
     }
     let at = odd.trailing_zeros() as usize;
-    odd.is_power_of_two() && at > minus && from[at] == b'.'
+    odd.is_power_of_two() && at > minus && bytes[at] == b'.'
 }
 
-/// A bit for each byte that is no digit.
+/// A bit for each byte, the lowest for the first, of what `look` says of sixteen at a time.
 #[inline]
-fn not_digits(bytes: [u8; 16]) -> u32 {
-    let above_0 = u8x16::from(bytes) - u8x16::splat(b'0');
-    !above_0.simd_eq(above_0.min(u8x16::splat(9))).to_bitmask() & 0xffff
+fn each_of(bytes: &[u8; SHORT], look: impl Fn(u8x16) -> u8x16) -> u32 {
+    let (halves, _) = bytes.as_chunks::<16>();
+    let [low, high] = [halves[0], halves[1]].map(|half| look(u8x16::from(half)).to_bitmask());
+    low & 0xffff | high << 16
+}
+
+/// The bits of the first `length` bytes, of at most [`SHORT`].
+#[inline]
+fn first(length: usize, bits: u32) -> u32 {
+    bits & ((1u64 << length) - 1) as u32
 }
 
 /// Whether a value is a number as servers state them: whole ones, decimals, and with an exponent.
@@ -321,44 +363,38 @@ fn next_escape(bytes: &[u8]) -> Option<usize> {
     pieces.find_map(|(at, piece)| Some(at * PIECE + found(piece)?))
 }
 
-/// Whether a value is printable ASCII that needs no escaping, as most are. Looks at arrays of a
-/// fixed size, the last one overlapping the one before, so that no byte is looked at by itself.
-#[inline]
+/// Whether a value is printable ASCII that needs no escaping, as most are. The last piece that is
+/// looked at overlaps the one before.
 fn is_plain(value: &[u8]) -> bool {
-    fn all_plain<const N: usize>(bytes: &[u8; N]) -> bool {
-        let odd = |byte: &u8| !is_common(byte) | (*byte == b'\'') | (*byte == b'\\');
-        !bytes.iter().fold(false, |any, byte| any | odd(byte))
-    }
-    if let Some(last) = value.last_chunk::<16>() {
-        let (pieces, _) = value.as_chunks::<16>();
-        return pieces.iter().all(all_plain) && all_plain(last);
-    }
-    match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
-        (Some(first), Some(last)) => all_plain(first) & all_plain(last),
-        _ => value.iter().all(|byte| all_plain(&[*byte])),
-    }
+    let (pieces, rest) = value.as_chunks();
+    let end = match value.last_chunk() {
+        Some(last) => special(last) == 0,
+        None => rest
+            .iter()
+            .all(|b| is_common(b) && ESCAPES[usize::from(*b)] == 0),
+    };
+    end && pieces.iter().all(|piece| special(piece) == 0)
 }
 
-/// Appends the first `length` bytes of `from`. Few bytes are copied along with what follows them,
-/// where enough does: a copy of a fixed size takes no call.
+/// A bit for each byte that is no printable ASCII or needs escaping.
 #[inline]
-fn append(from: &[u8], length: usize, out: &mut Vec<u8>) {
-    const SHORT: usize = 16;
-    match from.first_chunk::<SHORT>() {
-        Some(bytes) if length <= SHORT => {
-            out.extend_from_slice(bytes);
-            out.truncate(out.len() - (SHORT - length));
-        }
-        _ => out.extend_from_slice(&from[..length]),
-    }
+fn special(bytes: &[u8; SHORT]) -> u32 {
+    each_of(bytes, |bytes| {
+        let above_space = bytes - u8x16::splat(b' ');
+        let common = above_space.simd_eq(above_space.min(u8x16::splat(b'~' - b' ')));
+        !common | bytes.simd_eq(u8x16::splat(b'\'')) | bytes.simd_eq(u8x16::splat(b'\\'))
+    })
 }
 
-/// Appends a plain value, the first `length` bytes of `from`, in single quotes.
+/// Appends what `write` puts at the front of the room that it is given; it returns how much.
 #[inline]
-fn write_plain(from: &[u8], length: usize, out: &mut Vec<u8>) {
-    out.push(b'\'');
-    append(from, length, out);
-    out.push(b'\'');
+fn append<const ROOM: usize>(out: &mut Vec<u8>, write: impl FnOnce(&mut [u8; ROOM]) -> usize) {
+    let from = out.len();
+    out.extend_from_slice(&[0; ROOM]);
+    if let Some(room) = out.last_chunk_mut() {
+        let used = write(room);
+        out.truncate(from + used);
+    }
 }
 
 fn write_hex(charset: &str, value: &[u8], out: &mut Vec<u8>) {
@@ -388,8 +424,37 @@ mod tests {
 
     fn literal(kind: &CellKind, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        kind.write(value, value.len(), &mut out).unwrap();
+        kind.write_any(value, &mut out).unwrap();
         out
+    }
+
+    /// A kind, and a value of it or of about its form; mostly a short one.
+    fn cells() -> impl Strategy<Value = (CellKind, Option<Vec<u8>>)> {
+        let charset = || "latin1".to_owned();
+        let kinds = vec![
+            CellKind::Number,
+            CellKind::Float,
+            CellKind::RowEnd,
+            CellKind::Quoted,
+            CellKind::Utf8(charset()),
+            CellKind::SingleByte(charset()),
+            CellKind::MultiByte(charset()),
+            CellKind::Wide(charset()),
+            CellKind::Binary,
+            CellKind::Bits,
+        ];
+        let values = prop_oneof![
+            6 => "-?[0-9]{1,20}([.][0-9]{1,20})?",
+            6 => "[ -~]{0,36}",
+            1 => "[ -~é]{0,300}",
+            1 => "-?0?[.0]{0,3}e?-?[0-9]?",
+        ];
+        let values = prop_oneof![
+            1 => Just(None),
+            20 => values.prop_map(|value| Some(value.into_bytes())),
+            1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Some),
+        ];
+        (prop::sample::select(kinds), values)
     }
 
     /// Reads a quoted literal back as the server's lexer does.
@@ -418,21 +483,42 @@ mod tests {
         fn a_value_is_plain_if_each_byte_is(value in prop::collection::vec(prop_oneof![20 => b' '..=b'~', 1 => any::<u8>()], 0..70)) {
             let each = value.iter().all(|b| matches!(b, b' '..=b'~') && ESCAPES[usize::from(*b)] == 0);
             prop_assert_eq!(is_plain(&value), each);
-            for length in 0..=value.len() {
-                let mut out = b"x".to_vec();
-                append(&value, length, &mut out);
-                prop_assert_eq!(&out[1..], &value[..length]);
-            }
         }
 
         #[test]
-        fn decimals_are_told_at_once(value in "-?[0-9]{0,18}([.][0-9]{0,18})?[-.e, x/:é]?", behind in "[0-9.x]{0,40}") {
+        fn a_short_cell_is_written_as_any(cells in prop::collection::vec(cells(), 1..9)) {
+            let (mut row, mut literals, mut good) = (Vec::new(), Vec::new(), true);
+            for (kind, value) in &cells {
+                write_cell(&mut row, value.as_deref());
+                let mut literal = Vec::new();
+                match value {
+                    Some(value) => good &= kind.write_any(value, &mut literal).is_ok(),
+                    None if *kind == CellKind::RowEnd => literal.extend(b"DEFAULT"),
+                    None => literal.extend(b"NULL"),
+                }
+                literals.push(literal);
+            }
+            let kinds: Vec<CellKind> = cells.into_iter().map(|(kind, _)| kind).collect();
+            let mut out = b"before".to_vec();
+            let written = write_row(&kinds, &row, &mut out);
+            prop_assert_eq!(written.is_ok(), good);
+            if good {
+                prop_assert_eq!(&out[..], [&b"before("[..], &literals.join(&b','), b")"].concat());
+            }
+            // Neither does a row end within a cell, nor does anything follow the last one.
+            for length in 0..row.len() {
+                prop_assert!(write_row(&kinds, &row[..length], &mut Vec::new()).is_err());
+            }
+            row.push(0);
+            prop_assert!(write_row(&kinds, &row, &mut Vec::new()).is_err());
+        }
+
+        #[test]
+        fn decimals_are_told_at_once(value in "-?[0-9]{0,18}([.][0-9]{0,18})?[-.e, x/:é]?", behind in "[0-9.x]{32}") {
             let from = format!("{value}{behind}");
-            let told = is_decimal(from.as_bytes(), value.len());
             let number = is_number(value.as_bytes());
-            prop_assert!(!told || number);
-            if behind.len() >= 32 && !value.contains('e') {
-                prop_assert_eq!(told, number && value.len() <= 32);
+            if let Some(bytes) = from.as_bytes().first_chunk().filter(|_| value.len() <= SHORT) {
+                prop_assert_eq!(is_decimal(bytes, value.len()), number && !value.contains('e'));
             }
         }
 
@@ -472,7 +558,11 @@ mod tests {
             "", "-", "--1", "e", "1e", "1e+", ".5", "1-1", "1)", "1 ", "0x1", "inf", "NaN", "1,2",
         ];
         for kind in [CellKind::Number, CellKind::Float] {
-            let write = |text: &str| kind.write(text.as_bytes(), text.len(), &mut Vec::new());
+            let write = |text: &str| {
+                let mut row = Vec::new();
+                write_cell(&mut row, Some(text.as_bytes()));
+                write_row(std::slice::from_ref(&kind), &row, &mut Vec::new())
+            };
             assert!(numbers.iter().all(|text| write(text).is_ok()));
             for text in others {
                 assert!(write(text).is_err(), "{text}");

@@ -180,15 +180,16 @@ impl ChunkKey {
     }
 }
 
-/// `((a=x AND ((b=y AND c last z) OR b op y)) OR a op x)`: of this form servers find the place
-/// in an index by all columns, where many rows share the first, too.
+/// `(a op x OR (a=x AND (b op y OR (b=y AND c last z))))`: of this form servers find the place in an
+/// index by all columns, where many rows share the first, too. They look at every row that they
+/// have found with it again: for most, the first comparison tells.
 fn compare(columns: &[String], bound: &[String], op: char, last: &str) -> String {
     match (columns, bound) {
         ([column], [value, ..]) => format!("{}{last}{value}", quote_identifier(column)),
         ([column, columns @ ..], [value, bound @ ..]) => {
             let column = quote_identifier(column);
             let rest = compare(columns, bound, op, last);
-            format!("(({column}={value} AND {rest}) OR {column}{op}{value})")
+            format!("({column}{op}{value} OR ({column}={value} AND {rest}))")
         }
         // No column left: nothing is above or below itself.
         _ => "TRUE".to_owned(),
@@ -338,7 +339,7 @@ mod tests {
         );
         assert_eq!(
             key.where_clause(&range),
-            " WHERE ((`a`=1 AND `b`>=2) OR `a`>1) AND ((`a`=3 AND `b`<4) OR `a`<3)"
+            " WHERE (`a`>1 OR (`a`=1 AND `b`>=2)) AND (`a`<3 OR (`a`=3 AND `b`<4))"
         );
         assert_eq!(key.where_clause(&Range::Between(None, None)), "");
     }
