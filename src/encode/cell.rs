@@ -121,7 +121,7 @@ impl CellKind {
             (
                 CellKind::Quoted | CellKind::RowEnd | CellKind::Utf8(_) | CellKind::SingleByte(_),
                 Some(bytes),
-            ) if first(length, special(bytes)) == 0 => {
+            ) if first_bits(special(bytes), length) == 0 => {
                 append(out, |room: &mut [u8; SHORT + 3]| {
                     room[0] = b'\'';
                     room[1..=SHORT].copy_from_slice(bytes);
@@ -200,10 +200,11 @@ impl CellKind {
 /// sizes that are fixed no byte is handled by itself, and nothing is called.
 const SHORT: usize = 32;
 
-/// Appends a row of the text protocol as `(value,…)`.
+/// Appends a row of the text protocol, of at least one column, as `(value,…)`.
 #[inline]
 pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    // The end of the row is read from here, where something follows it.
+    // The last bytes of the row are read from a copy with zeros behind it, so that `SHORT` bytes
+    // can be taken wherever a value begins.
     let mut end = [0; 2 * SHORT];
     match row.last_chunk::<SHORT>() {
         Some(last) => end[..SHORT].copy_from_slice(last),
@@ -219,7 +220,8 @@ pub fn write_row(kinds: &[CellKind], row: &[u8], out: &mut Vec<u8>) -> Result<()
         };
         let mut value = cell;
         let length = read_length(&mut value).ok_or_else(malformed)?;
-        let taken = cell.len() - value.len() + length.unwrap_or(0);
+        // Any length may be stated: one that lies is no reason to panic.
+        let taken = (cell.len() - value.len()).saturating_add(length.unwrap_or(0));
         left = left.checked_sub(taken).ok_or_else(malformed)?;
         match length {
             Some(length) => kind.write(value, length, out)?,
@@ -257,7 +259,7 @@ fn is_decimal(bytes: &[u8; SHORT], length: usize) -> bool {
         !above_0.simd_eq(above_0.min(u8x16::splat(9)))
     });
     let minus = usize::from(bytes[0] == b'-');
-    let odd = first(length, odd) & !(minus as u32);
+    let odd = first_bits(odd, length) & !(minus as u32);
     if odd == 0 {
         return length > minus;
     }
@@ -275,7 +277,7 @@ fn each_of(bytes: &[u8; SHORT], look: impl Fn(u8x16) -> u8x16) -> u32 {
 
 /// The bits of the first `length` bytes, of at most [`SHORT`].
 #[inline]
-fn first(length: usize, bits: u32) -> u32 {
+fn first_bits(bits: u32, length: usize) -> u32 {
     bits & ((1u64 << length) - 1) as u32
 }
 
@@ -419,19 +421,36 @@ fn write_hex_digits(value: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::wire::write_cell;
+    use crate::server::wire::{read_cell, write_cell};
     use proptest::prelude::*;
 
     fn literal(kind: &CellKind, value: &[u8]) -> Vec<u8> {
+        let mut row = Vec::new();
+        write_cell(&mut row, Some(value));
         let mut out = Vec::new();
-        kind.write_any(value, &mut out).unwrap();
-        out
+        write_row(std::slice::from_ref(kind), &row, &mut out).unwrap();
+        out[1..out.len() - 1].to_vec()
     }
 
-    /// A kind, and a value of it or of about its form; mostly a short one.
-    fn cells() -> impl Strategy<Value = (CellKind, Option<Vec<u8>>)> {
+    /// What [`write_row`] does, without a short way.
+    fn row_of_any(kinds: &[CellKind], mut row: &[u8]) -> Option<Vec<u8>> {
+        let mut literals = Vec::new();
+        for kind in kinds {
+            let mut literal = Vec::new();
+            match read_cell(&mut row)? {
+                Some(value) => kind.write_any(value, &mut literal).ok()?,
+                None if *kind == CellKind::RowEnd => literal.extend(b"DEFAULT"),
+                None => literal.extend(b"NULL"),
+            }
+            literals.push(literal);
+        }
+        let all = [&b"("[..], &literals.join(&b','), b")"].concat();
+        row.is_empty().then_some(all)
+    }
+
+    fn kinds() -> impl Strategy<Value = CellKind> {
         let charset = || "latin1".to_owned();
-        let kinds = vec![
+        prop::sample::select(vec![
             CellKind::Number,
             CellKind::Float,
             CellKind::RowEnd,
@@ -442,10 +461,16 @@ mod tests {
             CellKind::Wide(charset()),
             CellKind::Binary,
             CellKind::Bits,
-        ];
+            CellKind::Nothing,
+        ])
+    }
+
+    /// A kind, and a value of it or of about its form; mostly a short one.
+    fn cells() -> impl Strategy<Value = (CellKind, Option<Vec<u8>>)> {
         let values = prop_oneof![
             6 => "-?[0-9]{1,20}([.][0-9]{1,20})?",
             6 => "[ -~]{0,36}",
+            1 => "-0([.]0{1,3})?",
             1 => "[ -~é]{0,300}",
             1 => "-?0?[.0]{0,3}e?-?[0-9]?",
         ];
@@ -454,7 +479,7 @@ mod tests {
             20 => values.prop_map(|value| Some(value.into_bytes())),
             1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Some),
         ];
-        (prop::sample::select(kinds), values)
+        (kinds(), values)
     }
 
     /// Reads a quoted literal back as the server's lexer does.
@@ -487,24 +512,12 @@ mod tests {
 
         #[test]
         fn a_short_cell_is_written_as_any(cells in prop::collection::vec(cells(), 1..9)) {
-            let (mut row, mut literals, mut good) = (Vec::new(), Vec::new(), true);
-            for (kind, value) in &cells {
-                write_cell(&mut row, value.as_deref());
-                let mut literal = Vec::new();
-                match value {
-                    Some(value) => good &= kind.write_any(value, &mut literal).is_ok(),
-                    None if *kind == CellKind::RowEnd => literal.extend(b"DEFAULT"),
-                    None => literal.extend(b"NULL"),
-                }
-                literals.push(literal);
-            }
+            let mut row = Vec::new();
+            cells.iter().for_each(|(_, value)| write_cell(&mut row, value.as_deref()));
             let kinds: Vec<CellKind> = cells.into_iter().map(|(kind, _)| kind).collect();
             let mut out = b"before".to_vec();
-            let written = write_row(&kinds, &row, &mut out);
-            prop_assert_eq!(written.is_ok(), good);
-            if good {
-                prop_assert_eq!(&out[..], [&b"before("[..], &literals.join(&b','), b")"].concat());
-            }
+            let written = write_row(&kinds, &row, &mut out).ok().map(|()| out[6..].to_vec());
+            prop_assert_eq!(written, row_of_any(&kinds, &row));
             // Neither does a row end within a cell, nor does anything follow the last one.
             for length in 0..row.len() {
                 prop_assert!(write_row(&kinds, &row[..length], &mut Vec::new()).is_err());
@@ -514,7 +527,17 @@ mod tests {
         }
 
         #[test]
-        fn decimals_are_told_at_once(value in "-?[0-9]{0,18}([.][0-9]{0,18})?[-.e, x/:é]?", behind in "[0-9.x]{32}") {
+        fn a_row_of_any_bytes_is_written_as_any_or_refused(
+            kinds in prop::collection::vec(kinds(), 1..5),
+            row in prop::collection::vec(prop_oneof![0u8..40, 0xfbu8..=0xff, any::<u8>()], 0..80),
+        ) {
+            let mut out = Vec::new();
+            let written = write_row(&kinds, &row, &mut out).ok();
+            prop_assert_eq!(written.map(|()| out), row_of_any(&kinds, &row));
+        }
+
+        #[test]
+        fn decimals_are_told_at_once(value in "-?[0-9]{0,18}([.][0-9]{0,18})?[-.e, x/:é]?", behind in "[-0-9.x]{32}") {
             let from = format!("{value}{behind}");
             let number = is_number(value.as_bytes());
             if let Some(bytes) = from.as_bytes().first_chunk().filter(|_| value.len() <= SHORT) {
@@ -566,6 +589,19 @@ mod tests {
             assert!(numbers.iter().all(|text| write(text).is_ok()));
             for text in others {
                 assert!(write(text).is_err(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_lies_is_refused() {
+        for low in 0..=0xff {
+            let length = [0xfe, low, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+            for behind in [0, 1, 8, 30, 100] {
+                let row = [&length[..], &vec![b'1'; behind]].concat();
+                for kind in [CellKind::Number, CellKind::Quoted, CellKind::Nothing] {
+                    assert!(write_row(&[kind], &row, &mut Vec::new()).is_err());
+                }
             }
         }
     }

@@ -180,9 +180,9 @@ impl ChunkKey {
     }
 }
 
-/// `(a op x OR (a=x AND (b op y OR (b=y AND c last z))))`: of this form servers find the place in an
-/// index by all columns, where many rows share the first, too. They look at every row that they
-/// have found with it again: for most, the first comparison tells.
+/// `(a op x OR (a=x AND (b op y OR (b=y AND c last z))))`: of this form servers find the place in
+/// an index by all columns, where many rows share the first, too. They look at every row that
+/// they have found with it again: for most, the first comparison tells.
 fn compare(columns: &[String], bound: &[String], op: char, last: &str) -> String {
     match (columns, bound) {
         ([column], [value, ..]) => format!("{}{last}{value}", quote_identifier(column)),
@@ -342,6 +342,12 @@ mod tests {
             " WHERE (`a`>1 OR (`a`=1 AND `b`>=2)) AND (`a`<3 OR (`a`=3 AND `b`<4))"
         );
         assert_eq!(key.where_clause(&Range::Between(None, None)), "");
+        let columns = ["a", "b", "c"].map(str::to_owned);
+        let bound = ["1", "2", "3"].map(str::to_owned);
+        assert_eq!(
+            compare(&columns, &bound, '<', "<"),
+            "(`a`<1 OR (`a`=1 AND (`b`<2 OR (`b`=2 AND `c`<3))))"
+        );
     }
 
     /// Evaluates the conditions as the server would, on tuples of small integers.

@@ -386,7 +386,7 @@ fn open_session(request: &SnapshotRequest<'_>, interrupt: &Interrupt) -> Result<
 
 /// Makes the server send this connection's rows in large pieces. It collects them in a buffer of
 /// 16 KiB, the size of which no session may set, but the longest statement received makes it grow,
-/// and it stays so. With that, reading 9 million rows takes half the system time, on both sides.
+/// and it stays so. With that, reading 9 million rows takes the server half the system time.
 fn send_in_large_pieces(
     conn: &mut Line,
     connector: &Connector,

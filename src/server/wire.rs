@@ -11,9 +11,13 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A packet of this payload size is continued in the next one.
 const FULL_PAYLOAD: usize = 0xff_ffff;
-/// The buffer's usual size, in bytes; it grows for a larger row and shrinks again after it. Four
-/// times as much is slower, as it fills the cache that a core's other work needs, too.
+/// The buffer's usual size, in bytes, and that of the pieces in which servers are made to send;
+/// it grows for a larger row. Four times as much is slower, as it fills the cache that a core's
+/// other work needs, too.
 pub(super) const BUFFER: usize = 64 << 10;
+/// A larger buffer shrinks again when it is empty enough; a smaller one waits for the next large
+/// row.
+const KEEP: usize = 4 << 20;
 /// A row larger than this cannot come from a server, whose limit is 1 GiB a packet.
 const MAX_PAYLOAD: usize = (1 << 30) + (1 << 26);
 
@@ -94,7 +98,7 @@ impl<R: Read> PacketReader<R> {
                 self.buffer.copy_within(self.start..self.end, 0);
                 self.end -= self.start;
                 self.start = 0;
-                if self.buffer.len() > 16 * BUFFER && self.end < BUFFER && wanted < BUFFER {
+                if self.buffer.len() > KEEP && self.end < BUFFER && wanted < BUFFER {
                     self.buffer.truncate(BUFFER);
                     self.buffer.shrink_to(BUFFER);
                 }
