@@ -58,7 +58,7 @@ pub(super) fn save(
         .partition(|plan| contents.items[plan.item].table.transactional);
     let items = &contents.items;
     let check = |item: usize, session: &mut Session| {
-        structure::check_unchanged(session, &items[item], listed)
+        structure::check_unchanged(session, &items[item], listed, interrupt)
     };
     let mut base = ProgressBase::new(announce(contents, &plans, report));
     // Tables without transactions first: writers to them wait for the lock until they are done.
@@ -114,7 +114,7 @@ fn save_sequences(
     let entries = pool.map(&sequences, interrupt, |session, (_, item, kind)| {
         let name = &item.table.name;
         let (next, cycles) = definitions::sequence_state(session, name)?;
-        structure::check_unchanged(session, item, listed)
+        structure::check_unchanged(session, item, listed, interrupt)
             .map_err(|error| error.within(format_args!("sequence `{name}`")))?;
         let statement = format!(
             "DO SETVAL({}, {next}, 0, {cycles});\n",

@@ -2,7 +2,7 @@
 //! once, written as one file each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Stagings;
 use super::contents::{Contents, Item};
@@ -77,20 +77,26 @@ fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// What the server states of a table. Under load it was seen to state no time for a moment; where
-/// it did before, it is asked until it does again.
-fn listed_now(session: &mut Session, name: &str, then: Option<&Listed>) -> Result<Option<Listed>> {
-    const ATTEMPTS: u32 = 10;
+/// What the server states of a table. Under load it was seen to state no time for more than a
+/// second; where it did before, it is asked until it does again.
+fn listed_now(
+    session: &mut Session,
+    name: &str,
+    then: Option<&Listed>,
+    interrupt: &Interrupt,
+) -> Result<Option<Listed>> {
+    const PATIENCE: Duration = Duration::from_secs(10);
     let timed = then.is_some_and(|then| then.created.is_some());
-    let mut now = Listed::read(session.results_in("utf8mb4")?, name)?;
-    for _ in 1..ATTEMPTS {
-        if !timed || now.as_ref().is_none_or(|now| now.created.is_some()) {
-            break;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = Listed::read(session.results_in("utf8mb4")?, name)?;
+        let told = !timed || now.as_ref().is_none_or(|now| now.created.is_some());
+        if told || Instant::now() > deadline {
+            return Ok(now);
         }
+        interrupt.check()?;
         std::thread::sleep(Duration::from_millis(100));
-        now = Listed::read(session.results_in("utf8mb4")?, name)?;
     }
-    Ok(now)
 }
 
 /// Looks at a table whose rows were read again, while the session still keeps DDL away from it.
@@ -100,10 +106,11 @@ pub(super) fn check_unchanged(
     session: &mut Session,
     item: &Item<'_>,
     before: &Listing,
+    interrupt: &Interrupt,
 ) -> Result<()> {
     let name = &item.table.name;
     let then = before.tables.get(name);
-    let now = listed_now(session, name, then)?;
+    let now = listed_now(session, name, then, interrupt)?;
     let same = match (then, &now) {
         (Some(then), Some(now)) => now.can_be(then),
         _ => false,
