@@ -57,8 +57,9 @@ pub(super) fn save(
         .iter()
         .partition(|plan| contents.items[plan.item].table.transactional);
     let items = &contents.items;
-    let check = |item: usize, session: &mut Session| {
-        structure::check_unchanged(session, &items[item], listed, interrupt)
+    let check = |read: &[usize], session: &mut Session| {
+        let read: Vec<_> = read.iter().map(|item| &items[*item]).collect();
+        structure::check_unchanged(session, &read, listed, interrupt)
     };
     let mut base = ProgressBase::new(announce(contents, &plans, report));
     // Tables without transactions first: writers to them wait for the lock until they are done.
@@ -114,8 +115,7 @@ fn save_sequences(
     let entries = pool.map(&sequences, interrupt, |session, (_, item, kind)| {
         let name = &item.table.name;
         let (next, cycles) = definitions::sequence_state(session, name)?;
-        structure::check_unchanged(session, item, listed, interrupt)
-            .map_err(|error| error.within(format_args!("sequence `{name}`")))?;
+        structure::check_unchanged(session, &[item], listed, interrupt)?;
         let statement = format!(
             "DO SETVAL({}, {next}, 0, {cycles});\n",
             quote_identifier(name)

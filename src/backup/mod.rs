@@ -160,9 +160,12 @@ fn survey_restarted_server(
 /// decided what to lock, mean that DDL is running.
 fn catalog_in_snapshot(pool: &SnapshotPool, survey: &Survey, request: &Request) -> Result<Catalog> {
     let mut session = pool.session()?;
-    let ignored = survey.classification.ignored();
+    let mut other = (pool.size() > 1).then(|| pool.session()).transpose()?;
     let conn = session.results_in("utf8mb4")?;
-    let catalog = Catalog::read(conn, &survey.flavor, &request.config.skip_objects, &ignored)?;
+    let other = other.as_mut().map(|other| other.results_in("utf8mb4"));
+    let (flavor, skipped) = (&survey.flavor, &request.config.skip_objects);
+    let ignored = survey.classification.ignored();
+    let catalog = Catalog::read_over(conn, other.transpose()?, flavor, skipped, &ignored)?;
     if catalog.agrees_with(&survey.listing, &ignored) {
         return Ok(catalog);
     }

@@ -77,21 +77,26 @@ fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// What the server states of a table. Under load it was seen to state no time for more than a
-/// second; where it did before, it is asked until it does again.
+/// What the server states of tables. Under load it was seen to state no time for more than a
+/// second; where it did `before`, it is asked until it does again.
 fn listed_now(
     session: &mut Session,
-    name: &str,
-    then: Option<&Listed>,
+    names: &[&str],
+    before: &Listing,
     interrupt: &Interrupt,
-) -> Result<Option<Listed>> {
+) -> Result<BTreeMap<String, Listed>> {
     const PATIENCE: Duration = Duration::from_secs(10);
-    let timed = then.is_some_and(|then| then.created.is_some());
+    let timed = |name: &str, tables: &BTreeMap<String, Listed>| {
+        let listed = tables.get(name);
+        listed.is_some_and(|listed| listed.created.is_some())
+    };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let now = Listed::read(session.results_in("utf8mb4")?, name)?;
-        let told = !timed || now.as_ref().is_none_or(|now| now.created.is_some());
-        if told || Instant::now() > deadline {
+        let now = Listed::read(session.results_in("utf8mb4")?, names)?;
+        let lost = |name: &&str| {
+            now.contains_key(*name) && !timed(name, &now) && timed(name, &before.tables)
+        };
+        if !names.iter().any(lost) || Instant::now() > deadline {
             return Ok(now);
         }
         interrupt.check()?;
@@ -99,25 +104,43 @@ fn listed_now(
     }
 }
 
-/// Looks at a table whose rows were read again, while the session still keeps DDL away from it.
+/// Looks at tables whose rows were read again, while the session still keeps DDL away from them.
 /// One that was altered, or whose name another table has taken, may not be what was read under
 /// its name in the snapshot. `before` is what there was before the snapshot.
 pub(super) fn check_unchanged(
     session: &mut Session,
-    item: &Item<'_>,
+    items: &[&Item<'_>],
     before: &Listing,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let name = &item.table.name;
-    let then = before.tables.get(name);
-    let now = listed_now(session, name, then, interrupt)?;
-    let same = match (then, &now) {
+    let names: Vec<&str> = items.iter().map(|item| item.table.name.as_str()).collect();
+    let now = listed_now(session, &names, before, interrupt)?;
+    for item in items {
+        let name = &item.table.name;
+        let what = match item.table.kind {
+            TableKind::Table => "table",
+            TableKind::Sequence => "sequence",
+        };
+        check_alike(session, item, before.tables.get(name), now.get(name))
+            .map_err(|error| error.within(format_args!("{what} `{name}`")))?;
+    }
+    Ok(())
+}
+
+/// Whether a table, as the server states it now, is what it was.
+fn check_alike(
+    session: &mut Session,
+    item: &Item<'_>,
+    then: Option<&Listed>,
+    now: Option<&Listed>,
+) -> Result<()> {
+    let same = match (then, now) {
         (Some(then), Some(now)) => now.can_be(then),
         _ => false,
     };
     let why = if !same {
         let describe = |listed: Option<&Listed>| listed.map_or("none".into(), Listed::describe);
-        format!("{}, then {}", describe(then), describe(now.as_ref()))
+        format!("{}, then {}", describe(then), describe(now))
     } else if definition(session, item.table)? != item.definition {
         "its definition is another".to_owned()
     } else {

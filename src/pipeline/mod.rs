@@ -7,7 +7,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -157,9 +157,9 @@ impl Default for Failure {
     }
 }
 
-/// What has to hold of a table, by its number in the caller's list, when all its rows were
-/// read. The server keeps DDL away from the table from its first row until this returns.
-pub type Check<'a> = dyn Fn(usize, &mut Session) -> Result<()> + Sync + 'a;
+/// What has to hold of tables, by their numbers in the caller's list, when all their rows were
+/// read. The server keeps DDL away from each from its first row until this returns.
+pub type Check<'a> = dyn Fn(&[usize], &mut Session) -> Result<()> + Sync + 'a;
 
 /// Reads and writes all `jobs` over the sessions of `pool`. Returns when the last file is
 /// complete, or when everything has come to rest after the first error.
@@ -262,23 +262,15 @@ impl Reader<'_> {
         let mut held = Held::default();
         for (index, job) in &self.queue {
             self.failure.stop.check()?;
-            let (table, name) = (job.table, job.name.clone());
+            let (table, name, began) = (job.table, job.name.clone(), Instant::now());
             self.read(index, job, session)
-                .and_then(|()| {
-                    held.add(table);
-                    if self.tables.chunk_read(table) {
-                        (self.check)(table, session)?;
-                        self.tables.set_whole(table);
-                    }
-                    held.release(self.tables, session)
-                })
                 .map_err(|error| error.within(format_args!("table `{name}`")))?;
+            held.add(table, began.elapsed(), self.tables, self.check, session)?;
         }
         // Others may still read chunks of a table that is held here.
-        while !held.is_empty() {
+        while !held.check(self.tables, self.check, session)? {
             self.failure.stop.check()?;
             std::thread::sleep(HELD_TURN);
-            held.release(self.tables, session)?;
         }
         Ok(())
     }

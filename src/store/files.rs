@@ -6,13 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::error::{Error, ErrorKind, Result};
-use crate::failpoint;
-
-/// From this many files on, one `syncfs` goes before the single syncs.
-const BULK: usize = 64;
 
 /// Makes a directory with `mode` (the umask applies). One that exists is left as it is;
 /// something else of that name, a symbolic link among them, is an error.
@@ -125,25 +119,6 @@ pub(super) fn walk(base: &Path) -> Result<Tree> {
         }
     }
     Ok(tree)
-}
-
-/// Brings files to stable storage, in any order.
-///
-/// Measured on ext4 with 5,000 new files of 2 kB: `fsync` one by one 1.3 s, from 2 threads
-/// 1.1 s, from 16 threads 0.6 s; one `syncfs` 0.06 s, and 0.8 s where others had left 2 GiB of
-/// dirty pages. After it a `fsync` of each takes 0.4 s together and reports an error of just
-/// these files, which `syncfs` does not. So many files get both, and the result of `syncfs`
-/// does not matter. Sealing 10,000 files in 5,000 tables takes 1 s this way.
-pub(super) fn sync_files(base: &Path, files: &[PathBuf]) -> Result<()> {
-    if files.len() >= BULK
-        && let Ok(dir) = File::open(base)
-    {
-        let _ = rustix::fs::syncfs(&dir);
-    }
-    files.par_iter().try_for_each(|path| {
-        failpoint::reach("sync-small-file").map_err(|e| Error::write(path, "sync", e))?;
-        sync(path)
-    })
 }
 
 /// Brings one file or directory to stable storage.

@@ -16,3 +16,4 @@ mod files;
 pub(crate) mod inventory;
 mod lock;
 mod publish;
+mod volume;

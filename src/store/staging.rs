@@ -22,6 +22,7 @@ use super::names;
 use super::private::{PRIVATE_FILE, Private};
 use super::publish::{self, Journal, LATEST, Place, Publication, Rolled};
 use super::sink::{FileSink, SYNC_AT_FINISH, Sink, create_new};
+use super::volume::Volume;
 use crate::config::{Compression, Recipients};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
@@ -161,6 +162,7 @@ impl Drop for Work {
 #[derive(Debug)]
 pub struct Staging {
     work: Work,
+    volume: Volume,
     target: Target,
     started: jiff::Timestamp,
     /// The backup that lies there, and its directory.
@@ -231,8 +233,11 @@ impl Staging {
         failpoint::reach("make-staging")
             .and_then(|()| files::make_dir(&staging, target.access.dir_mode()))
             .map_err(|e| Error::write(&staging, "create the directory", e))?;
+        let volume =
+            Volume::of(&staging).map_err(|e| Error::write(&staging, "open the directory", e))?;
         Ok(Staging {
             work,
+            volume,
             target,
             started,
             previous,
@@ -334,6 +339,7 @@ impl Staging {
 
         let Staging {
             work,
+            volume,
             target,
             started,
             previous,
@@ -362,7 +368,7 @@ impl Staging {
                 (None, all - linked)
             }
         };
-        sync_tree(&work.place)?;
+        sync_tree(&work.place, &volume)?;
         Ok(Sealed {
             work,
             started,
@@ -559,7 +565,7 @@ pub(super) fn sums(manifest: &Manifest, own: &FileEntry) -> String {
 }
 
 /// Syncs what is staged and has not been synced, and every directory down to it.
-fn sync_tree(place: &Place) -> Result<()> {
+fn sync_tree(place: &Place, volume: &Volume) -> Result<()> {
     let staging = place.staging();
     let tree = files::walk(&staging)?;
     let small = tree
@@ -567,7 +573,7 @@ fn sync_tree(place: &Place) -> Result<()> {
         .iter()
         .filter(|(_, bytes)| *bytes <= SYNC_AT_FINISH);
     let small: Vec<PathBuf> = small.map(|(file, _)| staging.join(file)).collect();
-    files::sync_files(&staging, &small)?;
+    volume.sync(&small)?;
     failpoint::reach("sync-directory").map_err(|e| Error::write(&staging, "sync", e))?;
     for dir in tree.dirs.iter().rev() {
         files::sync(&staging.join(dir))?;

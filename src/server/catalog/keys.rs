@@ -20,13 +20,12 @@ pub struct Key {
     pub ordered: bool,
 }
 
-/// Unique keys over whole columns that queries may use: the ones that can order a table and
-/// split it.
-pub(super) fn read(
-    conn: &mut Conn,
-    flavor: &Flavor,
-    tables: &mut BTreeMap<String, Table>,
-) -> Result<()> {
+/// A column of a key as the server states it: table, key, column, whether the key is of no use
+/// because of it, and whether the key has an order.
+type Row = (String, String, String, bool, bool);
+
+/// What the server states of the columns of unique keys, in their order.
+pub(super) fn read(conn: &mut Conn, flavor: &Flavor) -> Result<Vec<Row>> {
     // MySQL's functional key parts have no column.
     let column = if flavor.is_mariadb() {
         "COLUMN_NAME"
@@ -50,9 +49,14 @@ pub(super) fn read(
          INDEX_TYPE = 'BTREE' FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0 \
          ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
     );
+    rows::<Row>(conn, &query)
+}
+
+/// Gives tables their unique keys over whole columns that queries may use: the ones that can order
+/// a table and split it.
+pub(super) fn assign(stated: Vec<Row>, tables: &mut BTreeMap<String, Table>) {
     let mut partial: BTreeSet<(String, String)> = BTreeSet::new();
-    type Row = (String, String, String, bool, bool);
-    for (table, name, column, unusable, ordered) in rows::<Row>(conn, &query)? {
+    for (table, name, column, unusable, ordered) in stated {
         let Some(table) = tables.get_mut(&table) else {
             continue;
         };
@@ -76,5 +80,4 @@ pub(super) fn read(
             .keys
             .retain(|key| !partial.contains(&(name.clone(), key.name.clone())));
     }
-    Ok(())
 }

@@ -22,7 +22,8 @@ use super::killed::soak;
 use super::pair::{Aftermath, Holds, Pair};
 use super::table::Table;
 use super::trace::{self, Op};
-use crate::site::{Outcome, PROGRAM, Site, run};
+use crate::server::with_binlog;
+use crate::site::{Lists, Outcome, PROGRAM, Site, contents, run};
 
 /// States of a traced run that are looked at, unless all are.
 const SOME: usize = 24;
@@ -158,6 +159,7 @@ impl Model {
                 let node = self.find(path).or_else(|| self.open.get(path).copied());
                 self.nodes[node.unwrap()].sync();
             }
+            Op::SyncAll(_) => self.nodes.iter_mut().for_each(Node::sync),
             Op::Rename(from, to) => {
                 let node = self.take(from);
                 self.place(to, node);
@@ -363,6 +365,48 @@ fn after_a_loss_of_power_at_any_moment_there_is_a_whole_backup() {
         ops.len(),
         states.len()
     ));
+}
+
+/// Many small files are brought to stable storage at once, where the file system is known to say
+/// what becomes of that, and one by one elsewhere.
+#[test]
+fn many_small_files_of_a_complete_run_stay_after_a_loss_of_power() {
+    if !strace() {
+        return;
+    }
+    let Some(server) = with_binlog() else { return };
+    let database = "faults_power_many";
+    server.create_database(database);
+    let table = |n: u32| format!("CREATE TABLE t{n} (id INT); INSERT INTO t{n} VALUES ({n});");
+    let tables: String = (0..80).map(table).collect();
+    server.feed(database, "the tables", tables.as_bytes());
+    let names: Vec<String> = (0..80).map(|n| format!("t{n}")).collect();
+    let lists = Lists {
+        local: names.iter().map(String::as_str).collect(),
+        ..Lists::default()
+    };
+    let site = Site::new(server, database, &lists);
+    let roots = [site.backup_dir(), site.user_data_dir()];
+    for root in &roots {
+        fs::DirBuilder::new().mode(0o700).create(root).unwrap();
+    }
+    let mut model = Model::of(&site.path(""), &roots);
+    let (ops, outcome) = traced(&site, &site.command("backup", &super::pair::QUIET));
+    outcome.expect_code(0);
+    let at_once = ops.iter().filter(|op| matches!(op, Op::SyncAll(_)));
+    assert_eq!(at_once.count(), 2, "one for each directory");
+
+    ops.iter().for_each(|op| model.apply(op));
+    let before = [contents(&site.host()), contents(&site.latest())];
+    assert_eq!(before[1].len(), 80 + 80 + 3, "structure, rows, marks");
+    lay_out(&model.state(true, || false), &site);
+    let after = [contents(&site.host()), contents(&site.latest())];
+    for (before, after) in before.iter().zip(&after) {
+        let lost = before
+            .iter()
+            .filter(|(file, bytes)| after.get(*file) != Some(bytes));
+        assert_eq!(lost.map(|(file, _)| file).collect::<Vec<_>>(), [""; 0]);
+    }
 }
 
 #[cfg(feature = "failpoints")]

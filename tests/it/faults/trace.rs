@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 /// The system calls that change what lies on disk, or bring it to stable storage. One that is
 /// not here and changes a file would show, because what follows would not fit.
 pub(super) const CALLS: &str = "trace=open,openat,creat,close,write,writev,pwrite64,ftruncate,\
-    fallocate,copy_file_range,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
+    fallocate,copy_file_range,fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
     mkdir,mkdirat,link,linkat,symlink,symlinkat";
 
 /// One change, or one sync. Paths are absolute.
@@ -16,6 +16,8 @@ pub(super) enum Op {
     Truncate(PathBuf),
     Append(PathBuf, Vec<u8>),
     Sync(PathBuf),
+    /// Everything, by way of a directory.
+    SyncAll(PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
     MakeDir(PathBuf),
@@ -35,11 +37,17 @@ pub(super) fn read(text: &str, root: &Path) -> Vec<Op> {
         let (pid, rest) = line.split_once(' ').expect("strace -f begins with the pid");
         let rest = rest.trim_start();
         if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
+            // Before a descriptor's close has returned, another thread may have it anew.
+            if let Some(descriptor) = begun.strip_prefix("close(") {
+                reader.close(descriptor);
+            }
             unfinished.insert(pid, begun.to_owned());
         } else if let Some(resumed) = rest.strip_prefix("<... ") {
             let (_, end) = resumed.split_once(" resumed>").unwrap();
             let call = unfinished.remove(pid).unwrap() + end;
-            reader.call(&call);
+            if !call.starts_with("close(") {
+                reader.call(&call);
+            }
         } else {
             reader.call(rest);
         }
@@ -87,11 +95,8 @@ impl Reader<'_> {
                 }
                 ops
             }
-            "close" => {
-                self.files.remove(&arguments[0].parse().unwrap());
-                return;
-            }
-            "write" | "fsync" | "fdatasync" | "ftruncate" => {
+            "close" => return self.close(arguments[0]),
+            "write" | "fsync" | "fdatasync" | "syncfs" | "ftruncate" => {
                 let Some(path) = self.files.get(&arguments[0].parse().unwrap()) else {
                     return;
                 };
@@ -106,6 +111,7 @@ impl Reader<'_> {
                         assert_eq!(arguments[1], "0");
                         Op::Truncate(path)
                     }
+                    "syncfs" => Op::SyncAll(path),
                     _ => Op::Sync(path),
                 }]
             }
@@ -130,6 +136,10 @@ impl Reader<'_> {
             .extend(op.into_iter().filter(|op| op.path().starts_with(root)));
     }
 
+    fn close(&mut self, descriptor: &str) {
+        self.files.remove(&descriptor.parse().unwrap());
+    }
+
     fn path(&self, dir: Option<&str>, argument: &str) -> PathBuf {
         let path = PathBuf::from(text(argument));
         let path = match dir.and_then(|dir| self.files.get(&dir.parse().ok()?)) {
@@ -146,7 +156,8 @@ impl Op {
     pub(super) fn path(&self) -> &Path {
         match self {
             Op::Create(path) | Op::Truncate(path) | Op::Append(path, _) => path,
-            Op::Sync(path) | Op::Remove(path) | Op::MakeDir(path) => path,
+            Op::Sync(path) | Op::SyncAll(path) => path,
+            Op::Remove(path) | Op::MakeDir(path) => path,
             Op::Rename(_, to) | Op::Link(_, to) | Op::Symlink(_, to) => to,
         }
     }
@@ -172,18 +183,23 @@ fn calls_become_changes_in_their_order() {
 8 mkdir("\x2f\x72\x2f\x62", 0755) = -1 EEXIST (File exists)
 7 <... write resumed>) = 2
 7 fsync(5) = 0
-7 close(5) = 0
+7 close(5 <unfinished ...>
+8 openat(AT_FDCWD, "\x2f\x72\x2f\x62", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5
+7 <... close resumed>) = 0
 7 rename("\x2f\x72\x2f\x61", "\x2f\x72\x2f\x63") = 0
+8 write(5, "\x68\x6f", 2) = 2
 7 +++ exited with 0 +++
 "#;
-    let (a, c) = (PathBuf::from("/r/a"), PathBuf::from("/r/c"));
+    let [a, b, c] = ["/r/a", "/r/b", "/r/c"].map(PathBuf::from);
     assert_eq!(
         read(text, Path::new("/r")),
         [
             Op::Create(a.clone()),
             Op::Append(a.clone(), b"hi".to_vec()),
             Op::Sync(a.clone()),
+            Op::Create(b.clone()),
             Op::Rename(a, c),
+            Op::Append(b, b"ho".to_vec()),
         ]
     );
 }
