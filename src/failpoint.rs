@@ -59,6 +59,7 @@ mod active {
         "write-run-record",
         "compare-unchanged",
         "link-unchanged",
+        "sync-volume",
         "sync-small-file",
         "sync-directory",
         "write-journal",

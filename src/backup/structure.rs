@@ -77,8 +77,8 @@ fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// What the server states of tables. Under load it was seen to state no time for more than a
-/// second; where it did `before`, it is asked until it does again.
+/// What the server states of tables. Under load it was seen to state no time of one for more than
+/// a second; where it did `before`, it is asked until it does again.
 fn listed_now(
     session: &mut Session,
     names: &[&str],
@@ -86,17 +86,17 @@ fn listed_now(
     interrupt: &Interrupt,
 ) -> Result<BTreeMap<String, Listed>> {
     const PATIENCE: Duration = Duration::from_secs(10);
-    let timed = |name: &str, tables: &BTreeMap<String, Listed>| {
-        let listed = tables.get(name);
-        listed.is_some_and(|listed| listed.created.is_some())
-    };
+    let is_timed = |listed: Option<&Listed>| listed.is_some_and(|listed| listed.created.is_some());
     let deadline = Instant::now() + PATIENCE;
+    let (mut now, mut asked) = (BTreeMap::new(), names.to_vec());
     loop {
-        let now = Listed::read(session.results_in("utf8mb4")?, names)?;
-        let lost = |name: &&str| {
-            now.contains_key(*name) && !timed(name, &now) && timed(name, &before.tables)
-        };
-        if !names.iter().any(lost) || Instant::now() > deadline {
+        let conn = session.results_in("utf8mb4")?;
+        now.extend(Listed::read(conn, &asked, before.tables.len())?);
+        asked.retain(|name| {
+            let untimed = now.get(*name).is_some_and(|now| !is_timed(Some(now)));
+            untimed && is_timed(before.tables.get(*name))
+        });
+        if asked.is_empty() || Instant::now() > deadline {
             return Ok(now);
         }
         interrupt.check()?;
@@ -114,8 +114,15 @@ pub(super) fn check_unchanged(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let names: Vec<&str> = items.iter().map(|item| item.table.name.as_str()).collect();
-    let now = listed_now(session, &names, before, interrupt)?;
+    let now = listed_now(session, &names, before, interrupt).map_err(|error| {
+        let first = names.first().copied().unwrap_or_default();
+        error.within(format_args!(
+            "checking {} tables from `{first}` on",
+            names.len()
+        ))
+    })?;
     for item in items {
+        interrupt.check()?;
         let name = &item.table.name;
         let what = match item.table.kind {
             TableKind::Table => "table",

@@ -174,10 +174,11 @@ pub fn run(
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    // Largest first, so that no long job is left over at the end; names make it deterministic.
+    // Largest first, so that no long job is left over at the end. Which small one comes last does
+    // not matter.
     jobs.sort_by(|a, b| {
-        b.estimated_bytes
-            .cmp(&a.estimated_bytes)
+        tables::size_that_counts(b.estimated_bytes)
+            .cmp(&tables::size_that_counts(a.estimated_bytes))
             .then_with(|| (&a.name, a.chunk).cmp(&(&b.name, b.chunk)))
     });
     let plans: Vec<JobPlan> = jobs.iter().map(JobPlan::of).collect();
@@ -259,13 +260,17 @@ impl Reader<'_> {
     }
 
     fn take_jobs(&self, session: &mut PooledSession) -> Result<()> {
-        let mut held = Held::default();
+        let (mut held, mut time) = (Held::default(), Duration::ZERO);
         for (index, job) in &self.queue {
             self.failure.stop.check()?;
+            if held.is_due(time, tables::is_small(job.estimated_bytes)) {
+                held.check(self.tables, self.check, session)?;
+            }
             let (table, name, began) = (job.table, job.name.clone(), Instant::now());
             self.read(index, job, session)
                 .map_err(|error| error.within(format_args!("table `{name}`")))?;
-            held.add(table, began.elapsed(), self.tables, self.check, session)?;
+            held.add(table, self.tables);
+            time = began.elapsed();
         }
         // Others may still read chunks of a table that is held here.
         while !held.check(self.tables, self.check, session)? {

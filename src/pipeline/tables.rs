@@ -3,7 +3,8 @@
 //! whomever, and checked. After that nothing waits for the backup any more, hours before its end.
 //!
 //! Small tables are checked many at once: one by one, the server takes longer for that than for
-//! their rows.
+//! their rows. They are read in the order of their names, in which servers lock tables: a session
+//! that holds some and asks for the next can wait for a `LOCK TABLES`, but not in a circle.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -47,14 +48,30 @@ impl Tables {
     }
 }
 
-/// A session checks so many tables at once at most. MariaDB looks through a list of up to 999
-/// names before it opens tables; with more it opens all.
+/// A table that is estimated to be larger is no small one.
+const SMALL: u64 = 1 << 20;
+/// Nor is one that took longer, whatever the estimate said.
+const SHORT: Duration = Duration::from_millis(20);
+/// A session checks so many tables at once at most. MariaDB looks through a list of names before
+/// it opens tables, but for one of a thousand and more.
 const CHECKED_AT_ONCE: usize = 500;
-/// And no later than so long after the first of them was read.
+/// When the first of them was read so long ago, they are checked before the next is read.
 const UNCHECKED_AT_MOST: Duration = Duration::from_millis(500);
-/// A table that took longer is no small one: what comes next may take as long, and DDL on this
-/// one shall not wait for it.
-const SMALL: Duration = Duration::from_millis(20);
+
+/// Whether a job is one of many that take no time, as far as the server's estimate can tell. Some
+/// engines have none.
+pub(super) fn is_small(estimated_bytes: u64) -> bool {
+    (2..=SMALL).contains(&estimated_bytes)
+}
+
+/// What jobs are ordered by, before their names.
+pub(super) fn size_that_counts(estimated_bytes: u64) -> u64 {
+    if estimated_bytes > SMALL {
+        estimated_bytes
+    } else {
+        0
+    }
+}
 
 /// The tables that a session keeps DDL away from.
 #[derive(Default)]
@@ -63,54 +80,52 @@ pub(super) struct Held {
     tables: Vec<usize>,
     /// Those that it read to the end and has to check.
     unchecked: Vec<usize>,
-    /// When the first of these was read.
+    /// When the first was read.
     since: Option<Instant>,
 }
 
 impl Held {
-    /// Takes in a table of which a chunk was read, which took `time`, and checks what is due.
-    pub(super) fn add(
-        &mut self,
-        table: usize,
-        time: Duration,
-        tables: &Tables,
-        check: &Check<'_>,
-        session: &mut Session,
-    ) -> Result<()> {
+    /// Takes in a table of which a chunk was read.
+    pub(super) fn add(&mut self, table: usize, tables: &Tables) {
+        self.since.get_or_insert_with(Instant::now);
         self.tables.push(table);
         if tables.chunk_read(table) {
             self.unchecked.push(table);
-            self.since.get_or_insert_with(Instant::now);
         }
-        let waiting = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let due = time > SMALL || waiting > UNCHECKED_AT_MOST;
-        if due || self.unchecked.len() >= CHECKED_AT_ONCE {
-            self.check(tables, check, session)?;
-        }
-        Ok(())
+    }
+
+    /// Whether to check now, between two jobs: the one before took `time`.
+    pub(super) fn is_due(&self, time: Duration, next_is_small: bool) -> bool {
+        let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        is_due(time, next_is_small, age, self.tables.len())
     }
 
     /// Checks what has to be, and lets go of all tables at once, when all are whole: the server
-    /// knows no other way. Returns whether it did.
+    /// knows no other way. Returns whether nothing is held any more.
     pub(super) fn check(
         &mut self,
         tables: &Tables,
         check: &Check<'_>,
         session: &mut Session,
     ) -> Result<bool> {
-        if !self.unchecked.is_empty() {
-            check(&self.unchecked, session)?;
-            for table in self.unchecked.drain(..) {
-                tables.set_whole(table);
-            }
-            self.since = None;
+        if self.tables.is_empty() {
+            return Ok(true);
+        }
+        check(&self.unchecked, session)?;
+        for table in self.unchecked.drain(..) {
+            tables.set_whole(table);
         }
         self.tables.retain(|table| !tables.is_whole(*table));
         if self.tables.is_empty() {
             session.release_tables()?;
+            self.since = None;
         }
         Ok(self.tables.is_empty())
     }
+}
+
+fn is_due(time: Duration, next_is_small: bool, age: Duration, held: usize) -> bool {
+    !next_is_small || time > SHORT || age > UNCHECKED_AT_MOST || held >= CHECKED_AT_ONCE
 }
 
 #[cfg(test)]
@@ -130,5 +145,16 @@ mod tests {
         assert!(!tables.is_whole(1));
         tables.set_whole(1);
         assert!(tables.is_whole(1) && !tables.is_whole(0));
+    }
+
+    #[test]
+    fn only_tables_that_take_no_time_wait_to_be_checked_together() {
+        let (short, young) = (Duration::from_millis(1), Duration::from_millis(100));
+        assert!(!is_due(short, true, young, 499));
+        assert!(is_due(short, true, young, 500));
+        assert!(is_due(short, false, young, 1));
+        assert!(is_due(Duration::from_millis(30), true, young, 1));
+        assert!(is_due(short, true, Duration::from_secs(1), 1));
+        assert!(is_small(16384) && !is_small(1) && !is_small(2 << 20));
     }
 }

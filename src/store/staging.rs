@@ -161,8 +161,8 @@ impl Drop for Work {
 /// A run's files before they are a backup. Dropped without `seal` it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staging {
-    work: Work,
     volume: Volume,
+    work: Work,
     target: Target,
     started: jiff::Timestamp,
     /// The backup that lies there, and its directory.
@@ -564,7 +564,8 @@ pub(super) fn sums(manifest: &Manifest, own: &FileEntry) -> String {
         .collect()
 }
 
-/// Syncs what is staged and has not been synced, and every directory down to it.
+/// Syncs what is staged and has not been synced, and every directory down to it, which
+/// [`Volume`] relies on.
 fn sync_tree(place: &Place, volume: &Volume) -> Result<()> {
     let staging = place.staging();
     let tree = files::walk(&staging)?;

@@ -34,23 +34,33 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// What a [`Listing`] would say of some tables now. Up to 999 cost MariaDB one look into the
-    /// directory of the database and the opening of these; more, the opening of all.
-    pub fn read(conn: &mut Conn, tables: &[&str]) -> Result<BTreeMap<String, Listed>> {
-        let of_these = match tables {
-            [] => return Ok(BTreeMap::new()),
-            // For one it does not look at the others' names.
-            [table] => format!("= {}", quote_string(table)),
-            tables => {
-                let names: Vec<_> = tables.iter().map(|name| quote_string(name)).collect();
-                format!("IN ({})", names.join(", "))
-            }
+    /// What a [`Listing`] would say now of some of the database's tables, of which there are
+    /// about `all`. MariaDB looks through the names of all of them for a list, and not for one.
+    pub fn read(conn: &mut Conn, tables: &[&str], all: usize) -> Result<BTreeMap<String, Listed>> {
+        /// So many names are looked through in the time that a statement takes.
+        const LOOKED_THROUGH: usize = 128;
+        let together = if tables.len() > all / LOOKED_THROUGH {
+            tables.len()
+        } else {
+            1
         };
-        let query = format!("{} AND t.TABLE_NAME {of_these}", query(NO_SIZES));
-        // Names are compared without regard to case here: there may be more than were asked for.
-        let found = rows::<Row>(conn, &query)?.into_iter().map(Stated::of);
-        let found = found.filter(|stated| !stated.is_view());
-        Ok(found.map(|stated| (stated.name, stated.listed)).collect())
+        let mut found = BTreeMap::new();
+        for tables in tables.chunks(together.max(1)) {
+            let names: Vec<_> = tables.iter().map(|name| quote_string(name)).collect();
+            let query = match &names[..] {
+                [name] => format!("{} AND t.TABLE_NAME = {name}", query(NO_SIZES)),
+                names => format!(
+                    "{} AND t.TABLE_NAME IN ({})",
+                    query(NO_SIZES),
+                    names.join(", ")
+                ),
+            };
+            // Names are compared without regard to case here: there may be more than asked for.
+            let stated = rows::<Row>(conn, &query)?.into_iter().map(Stated::of);
+            let stated = stated.filter(|stated| !stated.is_view());
+            found.extend(stated.map(|stated| (stated.name, stated.listed)));
+        }
+        Ok(found)
     }
 
     /// Whether a table can still be the one that it was `before`. A server under load was seen to

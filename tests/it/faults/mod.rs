@@ -12,6 +12,8 @@ mod pair;
 mod power;
 mod server;
 mod slow;
+#[cfg(feature = "failpoints")]
+mod small;
 mod table;
 mod throttle;
 mod trace;

@@ -87,6 +87,9 @@ const COMMON: &str = "
         FROM seq_1_to_2400 f, seq_1_to_30 n GROUP BY f.seq;
     CREATE TABLE sessions (id INT PRIMARY KEY);";
 
+/// Local tables besides, so many that their files are brought to stable storage all at once.
+const SMALL: usize = 32;
+
 /// What makes one state out of the other.
 const CHANGES: [[&str; 6]; 2] = [
     [
@@ -119,9 +122,15 @@ impl Pair {
         let server = with_binlog()?;
         server.create_database(database);
         server.feed(database, "the tables", COMMON.as_bytes());
+        let small: Vec<String> = (0..SMALL).map(|n| format!("small_{n}")).collect();
+        let table = |name: &String| format!("CREATE TABLE {name} (id INT PRIMARY KEY);");
+        let tables: String = small.iter().map(table).collect();
+        server.feed(database, "small tables", tables.as_bytes());
+        let mut local = vec!["users", "files"];
+        local.extend(small.iter().map(String::as_str));
         let lists = Lists {
             global: vec!["settings", "bulk", "of_one", "of_two"],
-            local: vec!["users", "files"],
+            local,
             ephemeral: vec!["sessions"],
             ..Lists::default()
         };
@@ -189,21 +198,7 @@ impl Pair {
     /// ended, if it did not come there.
     #[cfg(feature = "failpoints")]
     pub(super) fn stopped_at(&self, point: &str, time: usize) -> Result<Running, Outcome> {
-        let mut program = crate::site::start(self.command_with(point, time, "stop"));
-        let began = Instant::now();
-        loop {
-            if is_stopped(&program) {
-                return Ok(program);
-            }
-            if program.ended() {
-                return Err(program.finish(RUN_BOUND));
-            }
-            assert!(
-                began.elapsed() < RUN_BOUND,
-                "waited until the program stops at {point}"
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        stopped(self.command_with(point, time, "stop"))
     }
 
     /// Looks at both directories, which a fault may have left in any state, and completes what
@@ -390,4 +385,24 @@ fn is_stopped(program: &Running) -> bool {
 pub(super) fn kill(program: Running) -> Outcome {
     program.signal(Signal::KILL);
     program.finish(RUN_BOUND)
+}
+
+/// Starts a run that stops itself; how it ended, if it did not stop.
+#[cfg(feature = "failpoints")]
+pub(super) fn stopped(command: Command) -> Result<Running, Outcome> {
+    let mut program = crate::site::start(command);
+    let began = Instant::now();
+    loop {
+        if is_stopped(&program) {
+            return Ok(program);
+        }
+        if program.ended() {
+            return Err(program.finish(RUN_BOUND));
+        }
+        assert!(
+            began.elapsed() < RUN_BOUND,
+            "waited until the program stops"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }

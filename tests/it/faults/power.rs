@@ -391,10 +391,17 @@ fn many_small_files_of_a_complete_run_stay_after_a_loss_of_power() {
         fs::DirBuilder::new().mode(0o700).create(root).unwrap();
     }
     let mut model = Model::of(&site.path(""), &roots);
-    let (ops, outcome) = traced(&site, &site.command("backup", &super::pair::QUIET));
+    let (mut ops, outcome) = traced(&site, &site.command("backup", &super::pair::QUIET));
     outcome.expect_code(0);
     let at_once = ops.iter().filter(|op| matches!(op, Op::SyncAll(_)));
     assert_eq!(at_once.count(), 2, "one for each directory");
+    let syncs = ops.iter().filter(|op| matches!(op, Op::Sync(_))).count();
+    if syncs > 240 {
+        // All were synced one by one as well, and the other does not count.
+        ops.retain(|op| !matches!(op, Op::SyncAll(_)));
+    } else {
+        assert!(syncs < 80, "{syncs} syncs");
+    }
 
     ops.iter().for_each(|op| model.apply(op));
     let before = [contents(&site.host()), contents(&site.latest())];

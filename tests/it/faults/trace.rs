@@ -9,6 +9,9 @@ pub(super) const CALLS: &str = "trace=open,openat,creat,close,write,writev,pwrit
     fallocate,copy_file_range,fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
     mkdir,mkdirat,link,linkat,symlink,symlinkat";
 
+/// The calls that count from their begin on, which end well.
+const AT_ITS_BEGIN: [&str; 2] = ["close(", "syncfs("];
+
 /// One change, or one sync. Paths are absolute.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -37,15 +40,16 @@ pub(super) fn read(text: &str, root: &Path) -> Vec<Op> {
         let (pid, rest) = line.split_once(' ').expect("strace -f begins with the pid");
         let rest = rest.trim_start();
         if let Some(begun) = rest.strip_suffix(" <unfinished ...>") {
-            // Before a descriptor's close has returned, another thread may have it anew.
-            if let Some(descriptor) = begun.strip_prefix("close(") {
-                reader.close(descriptor);
+            // Before a close returns, another thread may have its descriptor anew; what is written
+            // before a sync of everything returns may not be part of it.
+            if AT_ITS_BEGIN.iter().any(|call| begun.starts_with(call)) {
+                reader.call(&format!("{begun}) = 0"));
             }
             unfinished.insert(pid, begun.to_owned());
         } else if let Some(resumed) = rest.strip_prefix("<... ") {
             let (_, end) = resumed.split_once(" resumed>").unwrap();
             let call = unfinished.remove(pid).unwrap() + end;
-            if !call.starts_with("close(") {
+            if !AT_ITS_BEGIN.iter().any(|begin| call.starts_with(begin)) {
                 reader.call(&call);
             }
         } else {
@@ -95,7 +99,10 @@ impl Reader<'_> {
                 }
                 ops
             }
-            "close" => return self.close(arguments[0]),
+            "close" => {
+                self.files.remove(&arguments[0].parse().unwrap());
+                return;
+            }
             "write" | "fsync" | "fdatasync" | "syncfs" | "ftruncate" => {
                 let Some(path) = self.files.get(&arguments[0].parse().unwrap()) else {
                     return;
@@ -134,10 +141,6 @@ impl Reader<'_> {
         let root = self.root;
         self.ops
             .extend(op.into_iter().filter(|op| op.path().starts_with(root)));
-    }
-
-    fn close(&mut self, descriptor: &str) {
-        self.files.remove(&descriptor.parse().unwrap());
     }
 
     fn path(&self, dir: Option<&str>, argument: &str) -> PathBuf {
