@@ -177,8 +177,8 @@ pub fn run(
     // Largest first, so that no long job is left over at the end. Which small one comes last does
     // not matter.
     jobs.sort_by(|a, b| {
-        tables::size_that_counts(b.estimated_bytes)
-            .cmp(&tables::size_that_counts(a.estimated_bytes))
+        tables::size_that_counts(b)
+            .cmp(&tables::size_that_counts(a))
             .then_with(|| (&a.name, a.chunk).cmp(&(&b.name, b.chunk)))
     });
     let plans: Vec<JobPlan> = jobs.iter().map(JobPlan::of).collect();
@@ -263,7 +263,7 @@ impl Reader<'_> {
         let (mut held, mut time) = (Held::default(), Duration::ZERO);
         for (index, job) in &self.queue {
             self.failure.stop.check()?;
-            if held.is_due(time, tables::is_small(job.estimated_bytes)) {
+            if held.is_due(time, tables::is_small(&job)) {
                 held.check(self.tables, self.check, session)?;
             }
             let (table, name, began) = (job.table, job.name.clone(), Instant::now());
