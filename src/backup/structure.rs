@@ -114,12 +114,14 @@ pub(super) fn check_unchanged(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let names: Vec<&str> = items.iter().map(|item| item.table.name.as_str()).collect();
-    let now = listed_now(session, &names, before, interrupt).map_err(|error| {
-        let first = names.first().copied().unwrap_or_default();
-        error.within(format_args!(
-            "checking {} tables from `{first}` on",
-            names.len()
-        ))
+    let now = listed_now(session, &names, before, interrupt).map_err(|error| match &names[..] {
+        [first, _, ..] => {
+            let tables = names.len();
+            error.within(format_args!(
+                "checking {tables} tables from table `{first}` on"
+            ))
+        }
+        _ => error.within(format_args!("table `{}`", names.concat())),
     })?;
     for item in items {
         interrupt.check()?;
