@@ -1,3 +1,5 @@
+//! Cells: literals of every kind, and rows of any bytes against the way without shortcuts.
+
 use super::*;
 use crate::server::wire::{read_cell, write_cell};
 use proptest::prelude::*;
