@@ -70,6 +70,7 @@ mod active {
         "point-latest",
         "rename-latest",
         "hide-manifest",
+        "make-directory",
         "move",
         "delete",
         "prune",

@@ -2,7 +2,9 @@
 //! it. From it come the manifests and the summary.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use super::exchange::Marks;
 use crate::Request;
 use crate::config::{Category, ObjectKind};
 use crate::encode::script::Frame;
@@ -22,11 +24,36 @@ pub(super) struct Item<'a> {
     pub category: Category,
     /// The directory that takes its rows, if any.
     pub data_kind: Option<BackupKind>,
-    /// The structure file, which every directory that holds the table has under one name.
-    pub structure: Option<FileEntry>,
-    /// The statement in it, to notice DDL during the run.
-    pub definition: Vec<u8>,
+    /// Whether the server's statements of it would tell of any DDL on it during the run: then its
+    /// structure is read with its rows, and before them otherwise.
+    pub settled: bool,
+    pub structure: OnceLock<Structure>,
     pub data: Option<DataEntry>,
+}
+
+impl Item<'_> {
+    /// What it is, and its name.
+    pub(super) fn describe(&self) -> String {
+        let what = match self.table.kind {
+            TableKind::Table => "table",
+            TableKind::Sequence => "sequence",
+        };
+        format!("{what} `{}`", self.table.name)
+    }
+
+    /// The statement that creates it; empty where its structure is not saved yet.
+    pub(super) fn statement(&self) -> &[u8] {
+        let structure = self.structure.get();
+        structure.map_or(&[], |structure| &structure.statement)
+    }
+}
+
+/// What creates a table or sequence.
+pub(super) struct Structure {
+    /// The file, which every directory that holds the table has under one name.
+    pub file: FileEntry,
+    /// The statement in it.
+    pub statement: Vec<u8>,
 }
 
 /// Everything that a run saves.
@@ -46,6 +73,7 @@ impl<'a> Contents<'a> {
         survey: &'a Survey,
         catalog: &'a Catalog,
         destinations: &Destinations,
+        marks: &Marks,
         request: &Request,
     ) -> Self {
         let items = catalog.tables.values().map(|table| {
@@ -57,8 +85,8 @@ impl<'a> Contents<'a> {
                 table,
                 category,
                 data_kind,
-                structure: None,
-                definition: Vec::new(),
+                settled: data_kind.is_some() && marks.settle(&survey.listing, &table.name),
+                structure: OnceLock::new(),
                 data: None,
             }
         });
@@ -102,7 +130,7 @@ impl<'a> Contents<'a> {
             let entry = TableEntry {
                 category: item.category,
                 kind: item.table.kind,
-                structure: item.structure.clone()?,
+                structure: item.structure.get()?.file.clone(),
                 columns: item
                     .table
                     .stored_columns()

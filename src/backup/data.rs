@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::bounds::{self, Split};
 use super::contents::{Contents, Item};
-use super::{Reporter, Stagings, structure};
+use super::structure::{StructureWriter, check_unchanged};
+use super::{Reporter, Stagings};
 use crate::Request;
 use crate::config::{Category, Compression, CompressionByCategory};
 use crate::encode::insert::TableEncoding;
@@ -57,9 +58,10 @@ pub(super) fn save(
         .iter()
         .partition(|plan| contents.items[plan.item].table.transactional);
     let items = &contents.items;
-    let check = |read: &[usize], session: &mut Session| {
+    let writer = StructureWriter::new(contents, stagings);
+    let check = |read: &[usize], session: &mut Session, stop: &Interrupt| {
         let read: Vec<_> = read.iter().map(|item| &items[*item]).collect();
-        structure::check_unchanged(session, &read, listed, interrupt)
+        check_unchanged(session, &read, listed, &writer, stop)
     };
     let mut base = ProgressBase::new(announce(contents, &plans, report));
     // Tables without transactions first: writers to them wait for the lock until they are done.
@@ -111,11 +113,11 @@ fn save_sequences(
         .filter(|(_, item)| item.table.kind == TableKind::Sequence)
         .filter_map(|(index, item)| Some((index, item, item.data_kind?)))
         .collect();
-    let frame = &contents.frame;
+    let (frame, writer) = (&contents.frame, StructureWriter::new(contents, stagings));
     let entries = pool.map(&sequences, interrupt, |session, (_, item, kind)| {
         let name = &item.table.name;
         let (next, cycles) = definitions::sequence_state(session, name)?;
-        structure::check_unchanged(session, &[item], listed, interrupt)?;
+        check_unchanged(session, &[item], listed, &writer, interrupt)?;
         let statement = format!(
             "DO SETVAL({}, {next}, 0, {cycles});\n",
             quote_identifier(name)

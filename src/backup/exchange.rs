@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::server::catalog::{Listed, Listing};
 use crate::server::connect::query_error;
 use crate::server::driver::Ask;
+use crate::server::flavor::Flavor;
 use crate::server::quote_identifier;
 
 /// What tells of tables of the database that exchange their names.
@@ -73,24 +74,34 @@ fn can_be_of(file: &str, table: &str) -> bool {
 }
 
 impl Marks {
-    /// Whether a table was last renamed so long before that a rename since shows in what the
-    /// server states of it, which is looked at when its rows were read.
+    /// Whether a table was last altered or renamed so long before that another change since
+    /// shows in what the server states of it, which is looked at when its rows were read.
+    pub(super) fn settle(&self, listing: &Listing, table: &str) -> bool {
+        listing
+            .tables
+            .get(table)
+            .is_some_and(|listed| self.is_after(listed))
+    }
+
     fn is_after(&self, listed: &Listed) -> bool {
-        let renamed = listed.created.as_deref();
+        let changed = listed.created.as_deref();
         // Other engines keep the second of creation.
         listed.engine == "InnoDB"
-            && renamed.is_some_and(|renamed| renamed < self.just_before.as_str())
+            && changed.is_some_and(|changed| changed < self.just_before.as_str())
     }
 }
 
 /// Takes the marks down: before the snapshot, and when all rows were read.
-pub(super) fn marks(conn: &mut Conn, database: &str) -> Result<Marks> {
+pub(super) fn marks(conn: &mut Conn, flavor: &Flavor, database: &str) -> Result<Marks> {
     // The server may take the second of a change from a clock that is a little late. On Windows it
-    // states the one of creation, which a rename leaves as it is: nothing is before.
+    // states the one of creation, which a rename leaves as it is; MySQL states it as it is in the
+    // snapshot, also when another table has the name. There nothing is before.
+    let query = format!(
+        "SELECT IF({} OR @@version_compile_os LIKE 'Win%', '', CAST(NOW() - INTERVAL 1 SECOND AS CHAR))",
+        !flavor.is_mariadb()
+    );
     let just_before = conn
-        .query_first(
-            "SELECT IF(@@version_compile_os LIKE 'Win%', '', CAST(NOW() - INTERVAL 1 SECOND AS CHAR))",
-        )
+        .query_first(query)
         .map_err(|e| query_error("cannot read the server's clock", e))?
         .unwrap_or_default();
     let names = names(conn, database)?;
@@ -128,19 +139,8 @@ fn names(conn: &mut Conn, database: &str) -> Result<Names> {
 
 /// Refuses where the marks are others than before the snapshot, and a table whose rows were saved
 /// may have been read under its name when it was another one.
-pub(super) fn check(
-    contents: &Contents<'_>,
-    listed: &Listing,
-    before: &Marks,
-    now: &Marks,
-) -> Result<()> {
-    // MySQL states the second as it is in the snapshot, also when another table has the name.
-    let stated = contents.flavor.is_mariadb();
-    let may_be_another = |item: &Item<'_>| {
-        let listed = listed.tables.get(&item.table.name);
-        let would_show = stated && listed.is_some_and(|listed| before.is_after(listed));
-        item.data_kind.is_some() && !would_show
-    };
+pub(super) fn check(contents: &Contents<'_>, before: &Marks, now: &Marks) -> Result<()> {
+    let may_be_another = |item: &Item<'_>| item.data_kind.is_some() && !item.settled;
     match (&before.names, &now.names) {
         (Names::Tables(before), Names::Tables(now)) => {
             for (file, with_partition) in before.replaced(now) {
@@ -176,11 +176,11 @@ fn check_alike(contents: &Contents<'_>, may_be_another: impl Fn(&Item<'_>) -> bo
             .map(|column| format!("{} {}", column.name, column.data_type))
             .collect();
         let others = seen.entry(columns.join("\n")).or_default();
-        let definition = nameless(&item.definition, &item.table.name);
+        let statement = item.statement();
+        let definition = nameless(statement, &item.table.name);
         let alike = others.iter().find(|(other, other_definition)| {
             let saved = item.data_kind.is_some() || other.data_kind.is_some();
-            let of_partitions =
-                is_partitioned(&item.definition) || is_partitioned(&other.definition);
+            let of_partitions = is_partitioned(statement) || is_partitioned(other.statement());
             let of_names =
                 (may_be_another(item) || may_be_another(other)) && definition == *other_definition;
             saved && (of_partitions || of_names)

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rayon::prelude::*;
 
 use crate::Request;
 use crate::config::{self, Category, Consistency};
@@ -69,7 +70,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
 
     report.phase(Phase::Snapshot);
     let database = request.connection.database.as_str();
-    let marks = exchange::marks(&mut conn, database)?;
+    let marks = exchange::marks(&mut conn, &survey.flavor, database)?;
     drop(conn);
     let threads = config::threads(request.config.threads);
     let tables = survey.data_tables(&destinations);
@@ -89,7 +90,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     interrupt.check()?;
 
     report.phase(Phase::Structure);
-    let mut contents = Contents::new(&survey, &catalog, &destinations, request);
+    let mut contents = Contents::new(&survey, &catalog, &destinations, &marks, request);
     contents.refuse_what_would_not_come_back()?;
     structure::save(&mut contents, &pool, &stagings, interrupt)?;
     json::warn_of_lost_types(&contents, &pool, &report, interrupt)?;
@@ -103,8 +104,12 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         &report,
         interrupt,
     )?;
-    let marks_now = exchange::marks(pool.session()?.results_in("utf8mb4")?, database)?;
-    exchange::check(&contents, &survey.listing, &marks, &marks_now)?;
+    let marks_now = exchange::marks(
+        pool.session()?.results_in("utf8mb4")?,
+        &survey.flavor,
+        database,
+    )?;
+    exchange::check(&contents, &marks, &marks_now)?;
     let data_seconds = data_began.elapsed().as_secs_f64();
 
     report.phase(Phase::Publish);
@@ -312,17 +317,21 @@ impl Stagings {
         run: &RunRecord,
         interrupt: &Interrupt,
     ) -> Result<Vec<Destination>> {
-        let mut sealed = Vec::new();
-        for (kind, staging) in self.0.into_iter().rev() {
-            interrupt.check()?;
-            let manifest = contents.manifest(kind);
-            let run = record_of(&manifest, run);
-            let recipients = staging.recipients();
-            sealed.push((kind, recipients, staging.seal(&manifest, &run)?));
+        let manifest_of = |(kind, staging)| (kind, staging, contents.manifest(kind));
+        let stagings: Vec<(_, Staging, _)> = self.0.into_iter().map(manifest_of).collect();
+        for (_, staging, manifest) in &stagings {
+            staging.write_out(manifest);
         }
+        let seal = |(kind, staging, manifest): (_, Staging, Manifest)| {
+            interrupt.check()?;
+            let recipients = staging.recipients();
+            let sealed = staging.seal(&manifest, &record_of(&manifest, run))?;
+            Ok((kind, recipients, sealed))
+        };
+        let sealed: Vec<_> = stagings.into_par_iter().map(seal).collect::<Result<_>>()?;
         interrupt.check()?;
         let mut published = Vec::new();
-        for (kind, recipients, sealed) in sealed {
+        for (kind, recipients, sealed) in sealed.into_iter().rev() {
             let Published {
                 path,
                 files_written,

@@ -1,12 +1,13 @@
 //! The structure of tables and all other objects: read from the server over all sessions at
-//! once, written as one file each.
+//! once, written as one file each. That of a settled table waits for its rows: then the server
+//! has the table open anyway, and keeps DDL away from both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::Stagings;
-use super::contents::{Contents, Item};
-use crate::encode::script::{self, compound, simple, view};
+use super::contents::{Contents, Item, Structure};
+use crate::encode::script::{self, Frame, compound, simple, view};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::catalog::{Listed, Listing, Table};
@@ -36,34 +37,45 @@ fn save_tables(
     stagings: &Stagings,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let host = stagings.of(BackupKind::Host)?;
-    let items: Vec<_> = contents
-        .items
-        .iter()
-        .map(|item| (item.table, item.data_kind))
-        .collect();
-    let frame = &contents.frame;
-    let files = pool.map(&items, interrupt, |session, (table, data_kind)| {
-        let name = &table.name;
-        let (file, what) = match table.kind {
-            TableKind::Table => (names::table_structure(name), "table"),
-            TableKind::Sequence => (names::sequence_structure(name), "sequence"),
-        };
-        let statement = definition(session, table)?;
-        let text = frame.file(
-            &format!("{what} `{name}`"),
-            std::slice::from_ref(&statement),
-        );
-        if let Some(kind) = data_kind.filter(|kind| *kind != BackupKind::Host) {
-            stagings.of(kind)?.write(&file, &text)?;
-        }
-        Ok((host.write(&file, &text)?, statement))
+    let items: Vec<_> = contents.items.iter().filter(|item| !item.settled).collect();
+    let writer = StructureWriter::new(contents, stagings);
+    pool.map(&items, interrupt, |session, item| {
+        writer.write(item, definition(session, item.table)?)
     })?;
-    for (item, (file, definition)) in contents.items.iter_mut().zip(files) {
-        item.structure = Some(file);
-        item.definition = definition;
-    }
     Ok(())
+}
+
+/// Writes the structure of tables and sequences.
+pub(super) struct StructureWriter<'a> {
+    frame: &'a Frame,
+    stagings: &'a Stagings,
+}
+
+impl<'a> StructureWriter<'a> {
+    pub(super) fn new(contents: &'a Contents<'_>, stagings: &'a Stagings) -> Self {
+        StructureWriter {
+            frame: &contents.frame,
+            stagings,
+        }
+    }
+
+    fn write(&self, item: &Item<'_>, statement: Vec<u8>) -> Result<()> {
+        let name = &item.table.name;
+        let file = match item.table.kind {
+            TableKind::Table => names::table_structure(name),
+            TableKind::Sequence => names::sequence_structure(name),
+        };
+        let text = self
+            .frame
+            .file(&item.describe(), std::slice::from_ref(&statement));
+        if let Some(kind) = item.data_kind.filter(|kind| *kind != BackupKind::Host) {
+            self.stagings.of(kind)?.write(&file, &text)?;
+        }
+        let file = self.stagings.of(BackupKind::Host)?.write(&file, &text)?;
+        // Each is written once: a second file of that name is an error.
+        item.structure.get_or_init(|| Structure { file, statement });
+        Ok(())
+    }
 }
 
 /// The statement that creates a table or sequence, without what belongs to its data.
@@ -106,57 +118,59 @@ fn listed_now(
 
 /// Looks at tables whose rows were read again, while the session still keeps DDL away from them.
 /// One that was altered, or whose name another table has taken, may not be what was read under
-/// its name in the snapshot. `before` is what there was before the snapshot.
+/// its name in the snapshot. `before` is what there was before the snapshot. Saves the structure
+/// of tables of which that has waited.
 pub(super) fn check_unchanged(
     session: &mut Session,
     items: &[&Item<'_>],
     before: &Listing,
+    writer: &StructureWriter<'_>,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let names: Vec<&str> = items.iter().map(|item| item.table.name.as_str()).collect();
-    let now = listed_now(session, &names, before, interrupt).map_err(|error| match &names[..] {
-        [first, _, ..] => {
-            let tables = names.len();
+    let now = listed_now(session, &names, before, interrupt).map_err(|error| match items {
+        _ if error.kind() == ErrorKind::Interrupted => error,
+        [item] => error.within(item.describe()),
+        _ => {
+            let (tables, first) = (names.len(), names.first().unwrap_or(&""));
             error.within(format_args!(
                 "checking {tables} tables from table `{first}` on"
             ))
         }
-        _ => error.within(format_args!("table `{}`", names.concat())),
     })?;
     for item in items {
         interrupt.check()?;
         let name = &item.table.name;
-        let what = match item.table.kind {
-            TableKind::Table => "table",
-            TableKind::Sequence => "sequence",
-        };
-        check_alike(session, item, before.tables.get(name), now.get(name))
-            .map_err(|error| error.within(format_args!("{what} `{name}`")))?;
+        check_alike(before.tables.get(name), now.get(name))
+            .and_then(|()| definition(session, item.table))
+            .and_then(|definition| match item.structure.get() {
+                None => writer.write(item, definition),
+                Some(saved) if saved.statement == definition => Ok(()),
+                Some(_) => Err(altered("its definition is another")),
+            })
+            .map_err(|error| error.within(item.describe()))?;
     }
     Ok(())
 }
 
-/// Whether a table, as the server states it now, is what it was.
-fn check_alike(
-    session: &mut Session,
-    item: &Item<'_>,
-    then: Option<&Listed>,
-    now: Option<&Listed>,
-) -> Result<()> {
-    let same = match (then, now) {
-        (Some(then), Some(now)) => now.can_be(then),
-        _ => false,
-    };
-    let why = if !same {
-        let describe = |listed: Option<&Listed>| listed.map_or("none".into(), Listed::describe);
-        format!("{}, then {}", describe(then), describe(now))
-    } else if definition(session, item.table)? != item.definition {
-        "its definition is another".to_owned()
-    } else {
+/// Whether a table, as the server states it now, can be what it was.
+fn check_alike(then: Option<&Listed>, now: Option<&Listed>) -> Result<()> {
+    if let (Some(then), Some(now)) = (then, now)
+        && now.can_be(then)
+    {
         return Ok(());
-    };
+    }
+    let describe = |listed: Option<&Listed>| listed.map_or("none".into(), Listed::describe);
+    Err(altered(&format!(
+        "{}, then {}",
+        describe(then),
+        describe(now)
+    )))
+}
+
+fn altered(why: &str) -> Error {
     let what = format!("it was altered or replaced during the backup ({why})");
-    Err(Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs"))
+    Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs")
 }
 
 fn save_views(

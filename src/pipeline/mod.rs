@@ -1,6 +1,6 @@
 //! Rows on their way to files: readers fill blocks, the rayon pool compresses and hashes
-//! them, lanes write them in order. [`run`] hands out jobs, largest first; the coordinator
-//! watches the workers and is the only one to emit events.
+//! them, lanes write them in order. [`run`] hands out jobs, largest first and small tables by
+//! their names; the coordinator watches the workers and is the only one to emit events.
 //!
 //! The number of blocks is the memory bound and the only back-pressure: a reader that finds
 //! none free waits until the pool has written one.
@@ -158,8 +158,9 @@ impl Default for Failure {
 }
 
 /// What has to hold of tables, by their numbers in the caller's list, when all their rows were
-/// read. The server keeps DDL away from each from its first row until this returns.
-pub type Check<'a> = dyn Fn(&[usize], &mut Session) -> Result<()> + Sync + 'a;
+/// read. The server keeps DDL away from each from its first row until this returns, which it does
+/// early when the run is stopped.
+pub type Check<'a> = dyn Fn(&[usize], &mut Session, &Interrupt) -> Result<()> + Sync + 'a;
 
 /// Reads and writes all `jobs` over the sessions of `pool`. Returns when the last file is
 /// complete, or when everything has come to rest after the first error.
@@ -260,12 +261,15 @@ impl Reader<'_> {
     }
 
     fn take_jobs(&self, session: &mut PooledSession) -> Result<()> {
-        let (mut held, mut time) = (Held::default(), Duration::ZERO);
+        let (stop, mut held) = (&self.failure.stop, Held::default());
+        let (mut time, mut was_small) = (Duration::ZERO, false);
         for (index, job) in &self.queue {
-            self.failure.stop.check()?;
-            if held.is_due(time, tables::is_small(&job)) {
-                held.check(self.tables, self.check, session)?;
+            stop.check()?;
+            let is_small = tables::is_small(&job);
+            if held.is_due(time, was_small && is_small) {
+                held.check(self.tables, self.check, session, stop)?;
             }
+            was_small = is_small;
             let (table, name, began) = (job.table, job.name.clone(), Instant::now());
             self.read(index, job, session)
                 .map_err(|error| error.within(format_args!("table `{name}`")))?;
@@ -273,8 +277,8 @@ impl Reader<'_> {
             time = began.elapsed();
         }
         // Others may still read chunks of a table that is held here.
-        while !held.check(self.tables, self.check, session)? {
-            self.failure.stop.check()?;
+        while !held.check(self.tables, self.check, session, stop)? {
+            stop.check()?;
             std::thread::sleep(HELD_TURN);
         }
         Ok(())

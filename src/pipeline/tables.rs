@@ -4,7 +4,9 @@
 //!
 //! Small tables are checked many at once: one by one, the server takes longer for that than for
 //! their rows. They are read in the order of their names, in which servers lock tables: a session
-//! that holds some and asks for the next can wait for a `LOCK TABLES`, but not in a circle.
+//! that holds some and asks for the next can wait for a `LOCK TABLES`, but not in a circle. One
+//! that holds a table of which others still read chunks, and asks for another, can: then the
+//! server refuses one of the two.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::progress::JobPlan;
 use super::{Check, Job};
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::server::snapshot::Session;
 
 /// What is left to read of each table.
@@ -52,9 +55,9 @@ impl Tables {
 const SMALL: u64 = 1 << 20;
 /// Nor is one that took longer, whatever the estimate said.
 const SHORT: Duration = Duration::from_millis(20);
-/// A session checks so many tables at once at most. MariaDB looks through a list of names before
-/// it opens tables, but for one of a thousand and more.
-const CHECKED_AT_ONCE: usize = 500;
+/// A session checks so many tables at once at most. More take a server longer: it has 400 tables
+/// open for all sessions by default, and looks through a list of the locks that a session has.
+const CHECKED_AT_ONCE: usize = 250;
 /// When the first of them was read so long ago, they are checked before the next is read.
 const UNCHECKED_AT_MOST: Duration = Duration::from_millis(500);
 
@@ -76,28 +79,29 @@ pub(super) fn size_that_counts(job: &Job<'_>) -> u64 {
 /// The tables that a session keeps DDL away from.
 #[derive(Default)]
 pub(super) struct Held {
-    /// All of them.
+    /// Those that are not whole yet. The server lets go of all at once, so it may keep DDL away
+    /// from others that were checked since it last did.
     tables: Vec<usize>,
     /// Those that it read to the end and has to check.
     unchecked: Vec<usize>,
-    /// When the first was read.
+    /// When the first of these was read.
     since: Option<Instant>,
 }
 
 impl Held {
     /// Takes in a table of which a chunk was read.
     pub(super) fn add(&mut self, table: usize, tables: &Tables) {
-        self.since.get_or_insert_with(Instant::now);
         self.tables.push(table);
         if tables.chunk_read(table) {
+            self.since.get_or_insert_with(Instant::now);
             self.unchecked.push(table);
         }
     }
 
-    /// Whether to check now, between two jobs: the one before took `time`.
-    pub(super) fn is_due(&self, time: Duration, next_is_small: bool) -> bool {
+    /// Whether to check now, between two jobs, of which the first took `time`.
+    pub(super) fn is_due(&self, time: Duration, both_are_small: bool) -> bool {
         let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        is_due(time, next_is_small, age, self.tables.len())
+        is_due(time, both_are_small, age, self.unchecked.len())
     }
 
     /// Checks what has to be, and lets go of all tables at once, when all are whole: the server
@@ -107,27 +111,28 @@ impl Held {
         tables: &Tables,
         check: &Check<'_>,
         session: &mut Session,
+        stop: &Interrupt,
     ) -> Result<bool> {
         if self.tables.is_empty() {
             return Ok(true);
         }
         if !self.unchecked.is_empty() {
-            check(&self.unchecked, session)?;
+            check(&self.unchecked, session, stop)?;
             for table in self.unchecked.drain(..) {
                 tables.set_whole(table);
             }
+            self.since = None;
         }
         self.tables.retain(|table| !tables.is_whole(*table));
         if self.tables.is_empty() {
             session.release_tables()?;
-            self.since = None;
         }
         Ok(self.tables.is_empty())
     }
 }
 
-fn is_due(time: Duration, next_is_small: bool, age: Duration, held: usize) -> bool {
-    !next_is_small || time > SHORT || age > UNCHECKED_AT_MOST || held >= CHECKED_AT_ONCE
+fn is_due(time: Duration, both_are_small: bool, age: Duration, unchecked: usize) -> bool {
+    !both_are_small || time > SHORT || age > UNCHECKED_AT_MOST || unchecked >= CHECKED_AT_ONCE
 }
 
 #[cfg(test)]
@@ -152,8 +157,8 @@ mod tests {
     #[test]
     fn only_tables_that_take_no_time_wait_to_be_checked_together() {
         let (short, young) = (Duration::from_millis(1), Duration::from_millis(100));
-        assert!(!is_due(short, true, young, 499));
-        assert!(is_due(short, true, young, 500));
+        assert!(!is_due(short, true, young, CHECKED_AT_ONCE - 1));
+        assert!(is_due(short, true, young, CHECKED_AT_ONCE));
         assert!(is_due(short, false, young, 1));
         assert!(is_due(Duration::from_millis(30), true, young, 1));
         assert!(is_due(short, true, Duration::from_secs(1), 1));

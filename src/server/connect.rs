@@ -208,8 +208,8 @@ impl Connector {
             // MySQL's name for it, and no cached statistics.
             ("max_execution_time", "0"),
             ("information_schema_stats_expiry", "0"),
-            // MariaDB: a list of tables is looked for, and not every table for whether it is on it.
-            ("in_predicate_conversion_threshold", "0"),
+            // MariaDB: statistics of its own are not looked for whenever a table is opened.
+            ("use_stat_tables", "never"),
         ];
         for (name, value) in optional {
             match conn.query_drop(format!("SET SESSION {name}={value}")) {
@@ -417,7 +417,7 @@ pub(crate) fn hint_for(code: u16) -> Option<&'static str> {
         1040 | 1203 => "too many connections: use fewer threads (-j) or raise max_connections",
         1418 | 1419 => "SET GLOBAL log_bin_trust_function_creators=1 on the server for the restore",
         1205 => "something holds a lock; see SHOW PROCESSLIST",
-        1213 => "other sessions' locks and this one's wait for each other; see SHOW PROCESSLIST",
+        1213 => "other sessions' locks and this one's waited for each other: run again",
         1412 | 1146 | 1054 => "a table was altered during the run: run again when no DDL runs",
         1969 | 3024 => "a statement time limit ended the query",
         _ => return None,

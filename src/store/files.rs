@@ -58,10 +58,10 @@ pub(super) fn parents_are_real(root: &Path, relative: &str) -> bool {
 /// Whether two files have the same bytes. `false` where `live` is no regular file, or not
 /// readable.
 pub(super) fn same_bytes(live: &Path, staged: &Path) -> io::Result<bool> {
-    let (Ok(a), b) = (fs::symlink_metadata(live), fs::metadata(staged)?) else {
+    let Ok(a) = fs::symlink_metadata(live) else {
         return Ok(false);
     };
-    if !a.is_file() || a.len() != b.len() {
+    if !a.is_file() || a.len() != fs::metadata(staged)?.len() {
         return Ok(false);
     }
     let (Ok(mut a), mut b) = (File::open(live), File::open(staged)?) else {

@@ -87,6 +87,9 @@ pub(super) enum Publication {
 pub(super) enum Step<'a> {
     /// Removes the live manifest, unless the new one is already there.
     HideManifest,
+    /// Makes a directory below the root. Something else of that name, a symbolic link among them,
+    /// is an error.
+    Make(&'a str),
     /// Moves a staged file to its place.
     Move(&'a str),
     /// Removes a file of the previous backup.
@@ -129,6 +132,9 @@ impl Journal {
                 if marks.iter().any(|mark| mark == MANIFEST_FILE) {
                     steps.extend([Step::HideManifest, Step::Sync("")]);
                 }
+                let filled: BTreeSet<_> = replace.iter().flat_map(|f| files::parents(f)).collect();
+                // Parents sort before their children.
+                steps.extend(filled.into_iter().map(Step::Make));
                 steps.extend(replace.iter().map(|file| Step::Move(file)));
                 steps.extend(delete.iter().map(|file| Step::Delete(file)));
                 let pruned: BTreeSet<_> = delete.iter().flat_map(|f| files::parents(f)).collect();
@@ -209,6 +215,7 @@ impl Step<'_> {
     fn named(&self) -> (&'static str, &str) {
         match *self {
             Step::HideManifest => ("hide-manifest", MANIFEST_FILE),
+            Step::Make(dir) => ("make-directory", dir),
             Step::Move(file) => ("move", file),
             Step::Delete(file) => ("delete", file),
             Step::Prune(dir) => ("prune", dir),
@@ -236,13 +243,18 @@ impl Step<'_> {
                 }
                 Ok(())
             }
+            Step::Make(dir) => {
+                let dir = root.join(dir);
+                files::make_dir(&dir, place.access.dir_mode())
+                    .map_err(|e| Error::write(&dir, "create the directory", e))
+            }
             Step::Move(file) => {
                 let (from, to) = (staging.join(file), root.join(file));
-                if !from.exists() && to.exists() {
-                    return Ok(());
+                match fs::rename(&from, &to) {
+                    // It was moved before.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && to.exists() => Ok(()),
+                    moved => moved.map_err(|e| Error::write(&to, "replace", e)),
                 }
-                files::make_parents(root, file, place.access.dir_mode())?;
-                fs::rename(&from, &to).map_err(|e| Error::write(&to, "replace", e))
             }
             Step::Delete(file) => {
                 let live = root.join(file);
@@ -507,7 +519,10 @@ fn check_live<'a>(root: &Path, changed: impl Iterator<Item = &'a str>) -> Result
             }
         }
         let path = root.join(file);
-        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if meta.is_dir() {
             return refuse(&path, "it is a directory, and a file must go there")
                 .map_err(|e| e.hint("move it out of the way"));
         }

@@ -45,7 +45,7 @@ impl Listed {
             1
         };
         let mut found = BTreeMap::new();
-        for tables in tables.chunks(together.max(1)) {
+        for tables in tables.chunks(together) {
             let names: Vec<_> = tables.iter().map(|name| quote_string(name)).collect();
             let query = match &names[..] {
                 [name] => format!("{} AND t.TABLE_NAME = {name}", query(NO_SIZES)),

@@ -304,6 +304,31 @@ fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
     assert_no_sessions_left(fixture.server, &fixture.database);
 }
 
+/// What MariaDB states of a table that is a little older tells of any DDL on it: its definition is
+/// read with its rows.
+#[test]
+fn on_an_older_table_to_come_it_goes_through_and_the_run_fails_by_name() {
+    for kind in [Kind::MariaDb10, Kind::MariaDb11] {
+        let Some(mut fixture) = Fixture::new(kind, "ddl_older") else {
+            continue;
+        };
+        for (what, ddl) in DDL {
+            fixture.anew();
+            thread::sleep(Duration::from_millis(2_100));
+            let program = fixture.start();
+            let staged = fixture.site.host().join(".schema_backup/staging/structure");
+            assert!(staged.join("views/some.sql").exists());
+            assert!(!staged.join("tables/coming.sql").exists());
+            apply(&mut fixture.connect(), ddl, "coming").unwrap_or_else(|e| panic!("{what}: {e}"));
+            fixture
+                .finish(program)
+                .expect_code(3)
+                .expect_said("`coming`");
+            fixture.assert_no_backup();
+        }
+    }
+}
+
 on_each_kind!(a_table_to_come_is_not_kept_although_it_was_looked_at);
 
 /// The bounds of `coming` were looked for before the first row was read, and nothing was read to

@@ -159,7 +159,11 @@ impl Model {
                 let node = self.find(path).or_else(|| self.open.get(path).copied());
                 self.nodes[node.unwrap()].sync();
             }
-            Op::SyncAll(_) => self.nodes.iter_mut().for_each(Node::sync),
+            // What it does to directories is not relied on.
+            Op::SyncAll(_) => {
+                let files = |node: &&mut Node| matches!(node, Node::File { .. });
+                self.nodes.iter_mut().filter(files).for_each(Node::sync);
+            }
             Op::Rename(from, to) => {
                 let node = self.take(from);
                 self.place(to, node);

@@ -39,34 +39,41 @@ fn amid_small_tables(database: &str, tables: u32) -> Option<(&'static Server, Si
 #[test]
 fn locks_of_another_session_and_tables_held_do_not_wait_for_each_other() {
     let database = "faults_small_locks";
-    let Some((server, site, program)) = amid_small_tables(database, 3) else {
-        return;
-    };
-    let mut other = server.connect();
-    let number = other.connection_id();
-    other.query_drop(format!("USE {database}")).unwrap();
-    std::thread::scope(|scope| {
-        let lock = "LOCK TABLES t1 WRITE, t2 WRITE";
-        let locked = scope.spawn(move || {
-            other
-                .query_drop(lock)
-                .and_then(|()| other.query_drop("UNLOCK TABLES"))
-        });
-        let mut observer = server.connect();
-        wait_until("the other session waits or is done", || {
-            let query =
-                format!("SELECT STATE FROM information_schema.PROCESSLIST WHERE ID = {number}");
-            let state: Option<Option<String>> = observer.query_first(query).unwrap();
-            locked.is_finished()
-                || state
+    // On a machine under load the tables take so long that none is kept.
+    for _ in 0..5 {
+        let Some((server, site, program)) = amid_small_tables(database, 3) else {
+            return;
+        };
+        let mut other = server.connect();
+        let number = other.connection_id();
+        other.query_drop(format!("USE {database}")).unwrap();
+        let (mut observer, mut has_waited) = (server.connect(), false);
+        std::thread::scope(|scope| {
+            let lock = "LOCK TABLES t1 WRITE, t2 WRITE";
+            let locked = scope.spawn(move || {
+                other
+                    .query_drop(lock)
+                    .and_then(|()| other.query_drop("UNLOCK TABLES"))
+            });
+            wait_until("the other session waits or is done", || {
+                let query =
+                    format!("SELECT STATE FROM information_schema.PROCESSLIST WHERE ID = {number}");
+                let state: Option<Option<String>> = observer.query_first(query).unwrap();
+                has_waited = state
                     .flatten()
-                    .is_some_and(|state| state.contains("metadata lock"))
+                    .is_some_and(|state| state.contains("metadata lock"));
+                has_waited || locked.is_finished()
+            });
+            program.signal(Signal::CONT);
+            program.finish(RUN_BOUND).expect_code(0);
+            locked.join().unwrap().unwrap();
         });
-        program.signal(Signal::CONT);
-        program.finish(RUN_BOUND).expect_code(0);
-        locked.join().unwrap().unwrap();
-    });
-    assert_no_leftovers(&site);
+        assert_no_leftovers(&site);
+        if has_waited {
+            return;
+        }
+    }
+    panic!("no table was kept in five runs");
 }
 
 #[test]

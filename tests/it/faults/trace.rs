@@ -19,7 +19,7 @@ pub(super) enum Op {
     Truncate(PathBuf),
     Append(PathBuf, Vec<u8>),
     Sync(PathBuf),
-    /// Everything, by way of a directory.
+    /// Everything, by way of a directory that knows of errors: not one that was opened for it.
     SyncAll(PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
@@ -103,6 +103,7 @@ impl Reader<'_> {
                 self.files.remove(&arguments[0].parse().unwrap());
                 return;
             }
+            "syncfs" if !self.is_staging(arguments[0]) => return,
             "write" | "fsync" | "fdatasync" | "syncfs" | "ftruncate" => {
                 let Some(path) = self.files.get(&arguments[0].parse().unwrap()) else {
                     return;
@@ -141,6 +142,12 @@ impl Reader<'_> {
         let root = self.root;
         self.ops
             .extend(op.into_iter().filter(|op| op.path().starts_with(root)));
+    }
+
+    /// Whether a descriptor is of a directory that files were staged in.
+    fn is_staging(&self, descriptor: &str) -> bool {
+        let path = self.files.get(&descriptor.parse().unwrap());
+        path.is_some_and(|path| path.ends_with("staging"))
     }
 
     fn path(&self, dir: Option<&str>, argument: &str) -> PathBuf {
@@ -190,10 +197,15 @@ fn calls_become_changes_in_their_order() {
 8 openat(AT_FDCWD, "\x2f\x72\x2f\x62", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5
 7 <... close resumed>) = 0
 7 rename("\x2f\x72\x2f\x61", "\x2f\x72\x2f\x63") = 0
-8 write(5, "\x68\x6f", 2) = 2
+8 openat(AT_FDCWD, "\x2f\x72\x2f\x73\x74\x61\x67\x69\x6e\x67", O_RDONLY|O_CLOEXEC) = 6
+8 openat(AT_FDCWD, "\x2f\x72", O_RDONLY|O_CLOEXEC) = 7
+8 syncfs(7) = 0
+8 syncfs(6 <unfinished ...>
+7 write(5, "\x68\x6f", 2) = 2
+8 <... syncfs resumed>) = 0
 7 +++ exited with 0 +++
 "#;
-    let [a, b, c] = ["/r/a", "/r/b", "/r/c"].map(PathBuf::from);
+    let [a, b, c, staging] = ["/r/a", "/r/b", "/r/c", "/r/staging"].map(PathBuf::from);
     assert_eq!(
         read(text, Path::new("/r")),
         [
@@ -202,6 +214,7 @@ fn calls_become_changes_in_their_order() {
             Op::Sync(a.clone()),
             Op::Create(b.clone()),
             Op::Rename(a, c),
+            Op::SyncAll(staging),
             Op::Append(b, b"ho".to_vec()),
         ]
     );
