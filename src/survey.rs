@@ -48,7 +48,7 @@ impl Survey {
         let flavor = Flavor::detect(&mut conn)?;
         let privileges = Privileges::read(&mut conn, &request.connection.database)?;
         privileges.require_reading()?;
-        let listing = Listing::read(&mut conn)?;
+        let listing = Listing::read_by_halves(&mut conn, &connector)?;
         for (_, kind) in ObjectKind::NAMES {
             let needed = kind != ObjectKind::Views || !listing.views.is_empty();
             if needed && !request.config.skip_objects.contains(&kind) {

@@ -317,18 +317,14 @@ impl Stagings {
         run: &RunRecord,
         interrupt: &Interrupt,
     ) -> Result<Vec<Destination>> {
-        let manifest_of = |(kind, staging)| (kind, staging, contents.manifest(kind));
-        let stagings: Vec<(_, Staging, _)> = self.0.into_iter().map(manifest_of).collect();
-        for (_, staging, manifest) in &stagings {
-            staging.write_out(manifest);
-        }
-        let seal = |(kind, staging, manifest): (_, Staging, Manifest)| {
+        let seal = |(kind, staging): (BackupKind, Staging)| {
             interrupt.check()?;
+            let manifest = contents.manifest(kind);
             let recipients = staging.recipients();
             let sealed = staging.seal(&manifest, &record_of(&manifest, run))?;
             Ok((kind, recipients, sealed))
         };
-        let sealed: Vec<_> = stagings.into_par_iter().map(seal).collect::<Result<_>>()?;
+        let sealed: Vec<_> = self.0.into_par_iter().map(seal).collect::<Result<_>>()?;
         interrupt.check()?;
         let mut published = Vec::new();
         for (kind, recipients, sealed) in sealed.into_iter().rev() {

@@ -6,7 +6,7 @@
 //! none free waits until the pool has written one.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -197,6 +197,7 @@ pub fn run(
         let _ = job_sender.try_send(job);
     }
     drop(job_sender);
+    let left_over = Mutex::new(Vec::new());
     let mut sessions = (0..readers)
         .map(|_| pool.session())
         .collect::<Result<Vec<_>>>()?;
@@ -206,6 +207,7 @@ pub fn run(
             let reader = Reader {
                 worker,
                 queue: job_queue.clone(),
+                left_over: &left_over,
                 messages: messages.clone(),
                 lanes: &lanes,
                 blocks: &blocks,
@@ -233,9 +235,11 @@ pub fn run(
 }
 
 /// One reader thread.
-struct Reader<'a> {
+struct Reader<'a, 'j> {
     worker: usize,
-    queue: Receiver<(usize, Job<'a>)>,
+    queue: Receiver<(usize, Job<'j>)>,
+    /// Jobs for whoever has their table already.
+    left_over: &'a Mutex<Vec<(usize, Job<'j>)>>,
     messages: Sender<Message>,
     lanes: &'a Lanes,
     blocks: &'a BlockPool,
@@ -244,7 +248,7 @@ struct Reader<'a> {
     failure: &'a Failure,
 }
 
-impl Reader<'_> {
+impl<'j> Reader<'_, 'j> {
     /// Takes jobs until there are none or the run has failed. A panic is a failure too.
     fn work(self, session: &mut PooledSession) {
         let outcome =
@@ -263,25 +267,50 @@ impl Reader<'_> {
     fn take_jobs(&self, session: &mut PooledSession) -> Result<()> {
         let (stop, mut held) = (&self.failure.stop, Held::default());
         let (mut time, mut was_small) = (Duration::ZERO, false);
-        for (index, job) in &self.queue {
+        loop {
             stop.check()?;
+            let Some((index, job)) = self.next_job(&held) else {
+                if held.check(self.tables, self.check, session, stop)? {
+                    return Ok(());
+                }
+                // Others still read chunks of a table that is held here.
+                std::thread::sleep(HELD_TURN);
+                continue;
+            };
             let is_small = tables::is_small(&job);
             if held.is_due(time, was_small && is_small) {
                 held.check(self.tables, self.check, session, stop)?;
             }
             was_small = is_small;
             let (table, name, began) = (job.table, job.name.clone(), Instant::now());
-            self.read(index, job, session)
-                .map_err(|error| error.within(format_args!("table `{name}`")))?;
+            let within = |error: Error| error.within(format_args!("table `{name}`"));
+            let comes_later = self.tables.is_kept(table) && !held.has(table);
+            if comes_later && !session.keep_at_once(&name).map_err(within)? {
+                log::debug!(
+                    "DDL waits for table `{name}`: others read its chunk {}",
+                    job.chunk
+                );
+                self.left_over().push((index, job));
+                continue;
+            }
+            self.read(index, job, session).map_err(within)?;
             held.add(table, self.tables);
             time = began.elapsed();
         }
-        // Others may still read chunks of a table that is held here.
-        while !held.check(self.tables, self.check, session, stop)? {
-            stop.check()?;
-            std::thread::sleep(HELD_TURN);
+    }
+
+    fn next_job(&self, held: &Held) -> Option<(usize, Job<'j>)> {
+        let mut left_over = self.left_over();
+        match left_over.iter().position(|(_, job)| held.has(job.table)) {
+            Some(at) => Some(left_over.swap_remove(at)),
+            None => self.queue.try_recv().ok(),
         }
-        Ok(())
+    }
+
+    fn left_over(&self) -> MutexGuard<'_, Vec<(usize, Job<'j>)>> {
+        self.left_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, index: usize, job: Job<'_>, session: &mut PooledSession) -> Result<()> {
@@ -305,6 +334,7 @@ impl Reader<'_> {
             job.encoding.protocol(),
             &self.failure.stop,
             |source| {
+                self.tables.set_kept(job.table);
                 if source.columns() != job.encoding.columns() {
                     return Err(Error::new(
                         ErrorKind::Failed,

@@ -2,6 +2,9 @@
 //! the session lets go. No session does before the table is whole: read to its last chunk, by
 //! whomever, and checked. After that nothing waits for the backup any more, hours before its end.
 //!
+//! DDL that waits for one session keeps the next one waiting. So a session that comes later to a
+//! table of many chunks does not wait for long: it leaves the chunk to one that has the table.
+//!
 //! Small tables are checked many at once: one by one, the server takes longer for that than for
 //! their rows. They are read in the order of their names, in which servers lock tables: a session
 //! that holds some and asks for the next can wait for a `LOCK TABLES`, but not in a circle. One
@@ -23,6 +26,7 @@ pub(super) struct Tables(Vec<Left>);
 #[derive(Default)]
 struct Left {
     chunks: AtomicUsize,
+    kept: AtomicBool,
     whole: AtomicBool,
 }
 
@@ -34,6 +38,15 @@ impl Tables {
             left[plan.table].chunks.fetch_add(1, Ordering::Relaxed);
         }
         Tables(left)
+    }
+
+    /// Notes that a session keeps DDL away from the table, which it does until that is whole.
+    pub(super) fn set_kept(&self, table: usize) {
+        self.0[table].kept.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_kept(&self, table: usize) -> bool {
+        self.0[table].kept.load(Ordering::Acquire)
     }
 
     /// Counts a chunk that was read; whether it was the table's last.
@@ -96,6 +109,11 @@ impl Held {
             self.since.get_or_insert_with(Instant::now);
             self.unchecked.push(table);
         }
+    }
+
+    /// Whether the session keeps DDL away from the table, which is not whole yet.
+    pub(super) fn has(&self, table: usize) -> bool {
+        self.tables.contains(&table)
     }
 
     /// Whether to check now, between two jobs, of which the first took `time`.

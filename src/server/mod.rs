@@ -18,6 +18,10 @@ pub mod snapshot;
 pub mod socket;
 pub mod wire;
 
+use std::thread::ScopedJoinHandle;
+
+use crate::error::{Error, ErrorKind, Result};
+
 /// Quotes an identifier with backticks.
 pub fn quote_identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -50,4 +54,11 @@ pub fn quote_string(text: &str) -> String {
     }
     quoted.push('\'');
     quoted
+}
+
+/// What a thread of ours returned; a panic is an error.
+pub(crate) fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
 }

@@ -6,7 +6,6 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use mysql::Conn;
@@ -21,6 +20,7 @@ use super::line::Line;
 use super::lock::{ServerLock, Wait};
 use super::rows::{Protocol, RowSource, Rows};
 use super::wire::{BUFFER, read_cell};
+use super::{join, quote_identifier};
 use crate::config::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
@@ -113,6 +113,23 @@ impl Session {
     fn log_nothing(&mut self) {
         if let Err(error) = self.conn.query_drop("SET SESSION sql_log_bin=0") {
             log::debug!("tables are kept until the end if the binary log is on: {error}");
+        }
+    }
+
+    /// Keeps DDL away from a table from now on, as reading it does. Waits a second for that, where
+    /// DDL waits already that was there before; `false` when it still does then.
+    pub fn keep_at_once(&mut self, table: &str) -> Result<bool> {
+        const LOCK_WAIT_TIMEOUT: u16 = 1205;
+        let failed = |e| query_error("cannot lock the table", e);
+        let in_time = "SET @patience = @@lock_wait_timeout, lock_wait_timeout = 1";
+        self.conn.query_drop(in_time).map_err(failed)?;
+        let look = format!("SELECT 1 FROM {} LIMIT 0", quote_identifier(table));
+        let kept = self.conn.query_drop(look);
+        let as_before = "SET lock_wait_timeout = @patience";
+        self.conn.query_drop(as_before).map_err(failed)?;
+        match kept {
+            Err(mysql::Error::MySqlError(e)) if e.code == LOCK_WAIT_TIMEOUT => Ok(false),
+            kept => kept.map(|()| true).map_err(failed),
         }
     }
 
@@ -424,11 +441,4 @@ fn instance_lock(request: &SnapshotRequest<'_>, wait: &Wait<'_>) -> Result<Optio
         return Ok(None);
     }
     ServerLock::instance(wait).map(Some)
-}
-
-/// What a thread of ours returned; a panic is an error.
-pub(super) fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread
-        .join()
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread panicked")))
 }

@@ -322,14 +322,6 @@ impl Staging {
         self.write(name, bytes)
     }
 
-    /// Has the kernel begin to write the files of the manifest to stable storage, for which
-    /// [`Staging::seal`] will wait.
-    pub fn write_out(&self, manifest: &Manifest) {
-        let small = |entry: &&FileEntry| entry.bytes <= SYNC_AT_FINISH;
-        let small = manifest.files().filter(small).count();
-        self.volume.write_out(small, &self.work.place.root);
-    }
-
     /// Completes the files: adds the manifest, the checksums and the record of the run, checks
     /// that exactly what the manifest names is there, and brings all of it to stable storage.
     /// Nothing visible changes yet. The `.schema_backup` of an in-place backup then holds only

@@ -75,18 +75,6 @@ impl Volume {
             files::sync(path)
         })
     }
-
-    /// Has the kernel begin to write out what [`Volume::sync`] will wait for, if that comes to so
-    /// many files at once. `beside` is a directory of the same file system: what is lost is told
-    /// once to whoever has a directory open, and is not to be told to nobody.
-    pub(super) fn write_out(&self, files: usize, beside: &Path) {
-        if self.dependable
-            && files >= BULK
-            && let Ok(dir) = File::open(beside)
-        {
-            std::thread::spawn(move || rustix::fs::syncfs(dir));
-        }
-    }
 }
 
 /// Whether `syncfs` of a kernel of this release reports errors.

@@ -22,8 +22,7 @@ pub use tables::Table;
 
 use super::connect::query_error;
 use super::flavor::Flavor;
-use super::is_plain_name;
-use super::snapshot::join;
+use super::{is_plain_name, join};
 use crate::config::ObjectKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::DatabaseEntry;

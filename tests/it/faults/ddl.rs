@@ -7,12 +7,16 @@ use std::thread;
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
+#[cfg(feature = "failpoints")]
+use rustix::process::Signal;
 
 use super::table::Row;
 use super::throttle::Throttle;
 use super::{ONE_STREAM, assert_no_sessions_left};
 use crate::compare::{assert_same, fingerprint, load};
 use crate::server::{Kind, Server, on_each_kind, shared, with_binlog};
+#[cfg(feature = "failpoints")]
+use crate::site::wait_until;
 use crate::site::{Lists, Outcome, RUN_BOUND, Running, Site, assert_no_leftovers, start};
 
 /// Largest first: while `running` is read, `done` is done and `coming` is to come.
@@ -327,6 +331,55 @@ fn on_an_older_table_to_come_it_goes_through_and_the_run_fails_by_name() {
             fixture.assert_no_backup();
         }
     }
+}
+
+#[cfg(feature = "failpoints")]
+on_each_kind!(a_session_that_comes_later_does_not_wait_for_ddl_that_waits_for_the_first);
+
+/// One session reads chunks of `running`, DDL waits for it, and the other comes from `done`. If it
+/// waited for the DDL, that would wait for the first, and the first for the chunk of the other.
+#[cfg(feature = "failpoints")]
+fn a_session_that_comes_later_does_not_wait_for_ddl_that_waits_for_the_first(kind: Kind) {
+    let Some(mut fixture) = Fixture::new(kind, "ddl_later") else {
+        return;
+    };
+    let mut connection = fixture.connect();
+    for statement in [
+        "ALTER TABLE done DROP PRIMARY KEY",
+        "INSERT INTO running SELECT id + 10000, n, v FROM running",
+        "INSERT INTO running SELECT id + 20000, n, v FROM running",
+        "INSERT INTO running SELECT id + 40000, n, v FROM running",
+        "ANALYZE TABLE done, running",
+        "SET lock_wait_timeout = 60",
+    ] {
+        connection.query_drop(statement).unwrap();
+    }
+    fixture.held = fingerprint(fixture.server, &fixture.database);
+    let chunks = ["--chunk-size", "256K", "--lock-wait-timeout", "5"];
+    let arguments = [&super::pair::QUIET[..], &chunks].concat();
+    let mut command = fixture.site.command("", &arguments);
+    command.env(schema_backup::FAILPOINT_VARIABLE, "read-chunk@3=stop");
+    let program = super::pair::stopped(command).expect("three chunks");
+    let number = connection.connection_id();
+    thread::scope(|scope| {
+        let ddl = "ALTER TABLE running ADD COLUMN late INT DEFAULT 7";
+        let altered = scope.spawn(move || connection.query_drop(ddl));
+        let mut observer = fixture.server.connect();
+        wait_until("the DDL waits", || {
+            let query =
+                format!("SELECT STATE FROM information_schema.PROCESSLIST WHERE ID = {number}");
+            let state: Option<Option<String>> = observer.query_first(query).unwrap();
+            assert!(!altered.is_finished(), "nothing kept it waiting");
+            state
+                .flatten()
+                .is_some_and(|state| state.contains("metadata lock"))
+        });
+        program.signal(Signal::CONT);
+        program.finish(RUN_BOUND).expect_code(0);
+        altered.join().unwrap().unwrap();
+    });
+    assert_no_leftovers(&fixture.site);
+    fixture.assert_snapshot();
 }
 
 on_each_kind!(a_table_to_come_is_not_kept_although_it_was_looked_at);
