@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::exchange::Marks;
+use super::referring::Referring;
 use crate::Request;
 use crate::config::{Category, ObjectKind};
 use crate::encode::script::Frame;
@@ -24,9 +25,11 @@ pub(super) struct Item<'a> {
     pub category: Category,
     /// The directory that takes its rows, if any.
     pub data_kind: Option<BackupKind>,
-    /// Whether the server's statements of it would tell of any DDL on it during the run: then its
-    /// structure is read with its rows, and before them otherwise.
-    pub settled: bool,
+    /// Whether what the server states of it, without its definition, would show that it was
+    /// altered or renamed during the run.
+    pub would_show: bool,
+    /// Whether its structure is read with its rows, and not before them.
+    pub structure_waits: bool,
     pub structure: OnceLock<Structure>,
     pub data: Option<DataEntry>,
 }
@@ -41,10 +44,12 @@ impl Item<'_> {
         format!("{what} `{}`", self.table.name)
     }
 
-    /// The statement that creates it; empty where its structure is not saved yet.
-    pub(super) fn statement(&self) -> &[u8] {
-        let structure = self.structure.get();
-        structure.map_or(&[], |structure| &structure.statement)
+    /// What was saved of its structure.
+    pub(super) fn structure(&self) -> Result<&Structure> {
+        self.structure.get().ok_or_else(|| {
+            let what = format!("the structure of {} was not saved", self.describe());
+            Error::new(ErrorKind::Internal, what)
+        })
     }
 }
 
@@ -74,6 +79,7 @@ impl<'a> Contents<'a> {
         catalog: &'a Catalog,
         destinations: &Destinations,
         marks: &Marks,
+        referring: &Referring,
         request: &Request,
     ) -> Self {
         let items = catalog.tables.values().map(|table| {
@@ -81,11 +87,17 @@ impl<'a> Contents<'a> {
             let data_kind = destinations
                 .of_data(category)
                 .filter(|_| table.holds_rows());
+            let would_show = marks.would_show(&survey.listing, &table.name);
+            let is_told = would_show
+                // ALTER SEQUENCE does not show.
+                && table.kind == TableKind::Table
+                && !referring.may_be(&table.name);
             Item {
                 table,
                 category,
                 data_kind,
-                settled: data_kind.is_some() && marks.settle(&survey.listing, &table.name),
+                would_show,
+                structure_waits: is_told && data_kind.is_some(),
                 structure: OnceLock::new(),
                 data: None,
             }
@@ -120,17 +132,17 @@ impl<'a> Contents<'a> {
     }
 
     /// The manifest of the directory of that kind.
-    pub(super) fn manifest(&self, kind: BackupKind) -> Manifest {
+    pub(super) fn manifest(&self, kind: BackupKind) -> Result<Manifest> {
         let held = self
             .items
             .iter()
             .filter(|item| kind == BackupKind::Host || item.data_kind == Some(kind));
-        let tables = held.filter_map(|item| {
+        let tables = held.map(|item| {
             let here = item.data_kind == Some(kind);
             let entry = TableEntry {
                 category: item.category,
                 kind: item.table.kind,
-                structure: item.structure.get()?.file.clone(),
+                structure: item.structure()?.file.clone(),
                 columns: item
                     .table
                     .stored_columns()
@@ -140,14 +152,14 @@ impl<'a> Contents<'a> {
                 auto_increment: item.table.auto_increment.filter(|_| here),
                 data: item.data.clone().filter(|_| here),
             };
-            Some((item.table.name.clone(), entry))
+            Ok((item.table.name.clone(), entry))
         });
-        Manifest {
+        Ok(Manifest {
             format: FORMAT,
             kind,
             flavor: self.flavor.name().into(),
             database: self.catalog.database.clone(),
-            tables: tables.collect::<BTreeMap<_, _>>(),
+            tables: tables.collect::<Result<BTreeMap<_, _>>>()?,
             objects: if kind == BackupKind::Host {
                 self.objects.clone()
             } else {
@@ -155,7 +167,7 @@ impl<'a> Contents<'a> {
             },
             skipped_objects: self.skipped.clone(),
             private: None,
-        }
+        })
     }
 
     /// What has been saved, without the times and places.

@@ -76,7 +76,7 @@ fn can_be_of(file: &str, table: &str) -> bool {
 impl Marks {
     /// Whether a table was last altered or renamed so long before that another change since
     /// shows in what the server states of it, which is looked at when its rows were read.
-    pub(super) fn settle(&self, listing: &Listing, table: &str) -> bool {
+    pub(super) fn would_show(&self, listing: &Listing, table: &str) -> bool {
         listing
             .tables
             .get(table)
@@ -95,7 +95,8 @@ impl Marks {
 pub(super) fn marks(conn: &mut Conn, flavor: &Flavor, database: &str) -> Result<Marks> {
     // The server may take the second of a change from a clock that is a little late. On Windows it
     // states the one of creation, which a rename leaves as it is; MySQL states it as it is in the
-    // snapshot, also when another table has the name. There nothing is before.
+    // snapshot, also when another table has the name. There the mark is empty, and no table's second
+    // comes before it.
     let query = format!(
         "SELECT IF({} OR @@version_compile_os LIKE 'Win%', '', CAST(NOW() - INTERVAL 1 SECOND AS CHAR))",
         !flavor.is_mariadb()
@@ -108,14 +109,23 @@ pub(super) fn marks(conn: &mut Conn, flavor: &Flavor, database: &str) -> Result<
     Ok(Marks { just_before, names })
 }
 
-fn names(conn: &mut Conn, database: &str) -> Result<Names> {
-    // A table's name there is that of its file, of which not all characters are its own.
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let folder = if database.chars().all(plain) {
+/// Whether a character of a table's name is one of its file's name.
+pub(super) fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// A pattern of what stands for the database in its tables' names in the storage engine, which are
+/// those of their files.
+pub(super) fn folder(database: &str) -> String {
+    if database.chars().all(is_plain) {
         database.replace('_', r"\\_")
     } else {
         "%".to_owned()
-    };
+    }
+}
+
+fn names(conn: &mut Conn, database: &str) -> Result<Names> {
+    let folder = folder(database);
     // MySQL's name for it, and MariaDB's.
     for view in ["INNODB_TABLES", "INNODB_SYS_TABLES"] {
         let tables = conn.query(format!(
@@ -140,7 +150,7 @@ fn names(conn: &mut Conn, database: &str) -> Result<Names> {
 /// Refuses where the marks are others than before the snapshot, and a table whose rows were saved
 /// may have been read under its name when it was another one.
 pub(super) fn check(contents: &Contents<'_>, before: &Marks, now: &Marks) -> Result<()> {
-    let may_be_another = |item: &Item<'_>| item.data_kind.is_some() && !item.settled;
+    let may_be_another = |item: &Item<'_>| item.data_kind.is_some() && !item.would_show;
     match (&before.names, &now.names) {
         (Names::Tables(before), Names::Tables(now)) => {
             for (file, with_partition) in before.replaced(now) {
@@ -176,11 +186,10 @@ fn check_alike(contents: &Contents<'_>, may_be_another: impl Fn(&Item<'_>) -> bo
             .map(|column| format!("{} {}", column.name, column.data_type))
             .collect();
         let others = seen.entry(columns.join("\n")).or_default();
-        let statement = item.statement();
-        let definition = nameless(statement, &item.table.name);
+        let definition = nameless(&item.structure()?.statement, &item.table.name);
         let alike = others.iter().find(|(other, other_definition)| {
             let saved = item.data_kind.is_some() || other.data_kind.is_some();
-            let of_partitions = is_partitioned(statement) || is_partitioned(other.statement());
+            let of_partitions = is_partitioned(&definition) || is_partitioned(other_definition);
             let of_names =
                 (may_be_another(item) || may_be_another(other)) && definition == *other_definition;
             saved && (of_partitions || of_names)
@@ -202,8 +211,8 @@ fn check_alike(contents: &Contents<'_>, may_be_another: impl Fn(&Item<'_>) -> bo
 }
 
 /// Whether a table's definition may say so.
-fn is_partitioned(definition: &[u8]) -> bool {
-    memchr::memmem::find(definition, b"PARTITION BY").is_some()
+fn is_partitioned(definition: &str) -> bool {
+    definition.contains("PARTITION BY")
 }
 
 /// A table's definition without its name, also in names that the server makes of it and changes
@@ -278,7 +287,7 @@ mod tests {
             create("a").contains("`a` int"),
             "a column of that name stays"
         );
-        assert!(is_partitioned(b"/*!50500 PARTITION BY RANGE  COLUMNS(`a`)"));
+        assert!(is_partitioned("/*!50500 PARTITION BY RANGE  COLUMNS(`a`)"));
     }
 
     #[test]

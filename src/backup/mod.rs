@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rayon::prelude::*;
 
 use crate::Request;
 use crate::config::{self, Category, Consistency};
@@ -28,9 +27,11 @@ mod contents;
 mod data;
 mod exchange;
 mod json;
+mod referring;
 mod structure;
 
 use contents::Contents;
+use referring::Referring;
 
 /// How long a restarted server may take to accept connections.
 const RESTART_PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +72,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     report.phase(Phase::Snapshot);
     let database = request.connection.database.as_str();
     let marks = exchange::marks(&mut conn, &survey.flavor, database)?;
+    let referring = Referring::read(&mut conn, database);
     drop(conn);
     let threads = config::threads(request.config.threads);
     let tables = survey.data_tables(&destinations);
@@ -90,7 +92,14 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
     interrupt.check()?;
 
     report.phase(Phase::Structure);
-    let mut contents = Contents::new(&survey, &catalog, &destinations, &marks, request);
+    let mut contents = Contents::new(
+        &survey,
+        &catalog,
+        &destinations,
+        &marks,
+        &referring,
+        request,
+    );
     contents.refuse_what_would_not_come_back()?;
     structure::save(&mut contents, &pool, &stagings, interrupt)?;
     json::warn_of_lost_types(&contents, &pool, &report, interrupt)?;
@@ -317,17 +326,17 @@ impl Stagings {
         run: &RunRecord,
         interrupt: &Interrupt,
     ) -> Result<Vec<Destination>> {
-        let seal = |(kind, staging): (BackupKind, Staging)| {
+        let mut sealed = Vec::new();
+        for (kind, staging) in self.0.into_iter().rev() {
             interrupt.check()?;
-            let manifest = contents.manifest(kind);
+            let manifest = contents.manifest(kind)?;
+            let run = record_of(&manifest, run);
             let recipients = staging.recipients();
-            let sealed = staging.seal(&manifest, &record_of(&manifest, run))?;
-            Ok((kind, recipients, sealed))
-        };
-        let sealed: Vec<_> = self.0.into_par_iter().map(seal).collect::<Result<_>>()?;
+            sealed.push((kind, recipients, staging.seal(&manifest, &run)?));
+        }
         interrupt.check()?;
         let mut published = Vec::new();
-        for (kind, recipients, sealed) in sealed.into_iter().rev() {
+        for (kind, recipients, sealed) in sealed {
             let Published {
                 path,
                 files_written,

@@ -1,6 +1,6 @@
 //! The structure of tables and all other objects: read from the server over all sessions at
-//! once, written as one file each. That of a settled table waits for its rows: then the server
-//! has the table open anyway, and keeps DDL away from both.
+//! once, written as one file each. That of most tables on MariaDB waits for their rows: then the
+//! server has the table open anyway, and keeps DDL away from both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -37,7 +37,11 @@ fn save_tables(
     stagings: &Stagings,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let items: Vec<_> = contents.items.iter().filter(|item| !item.settled).collect();
+    let items: Vec<_> = contents
+        .items
+        .iter()
+        .filter(|item| !item.structure_waits)
+        .collect();
     let writer = StructureWriter::new(contents, stagings);
     pool.map(&items, interrupt, |session, item| {
         writer.write(item, definition(session, item.table)?)

@@ -5,6 +5,7 @@
 //! The number of blocks is the memory bound and the only back-pressure: a reader that finds
 //! none free waits until the pool has written one.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -267,14 +268,20 @@ impl<'j> Reader<'_, 'j> {
     fn take_jobs(&self, session: &mut PooledSession) -> Result<()> {
         let (stop, mut held) = (&self.failure.stop, Held::default());
         let (mut time, mut was_small) = (Duration::ZERO, false);
+        // Tables that others have and that could not be had.
+        let mut refused = BTreeSet::new();
         loop {
             stop.check()?;
-            let Some((index, job)) = self.next_job(&held) else {
-                if held.check(self.tables, self.check, session, stop)? {
+            let Some((index, job)) = self.next_job(&held, &refused) else {
+                if held.check(self.tables, self.check, session, stop)?
+                    && self.left_over().is_empty()
+                {
                     return Ok(());
                 }
-                // Others still read chunks of a table that is held here.
+                // Others still read chunks of a table that is held here, or have one of which
+                // chunks were left over. What waits for those may have given up.
                 std::thread::sleep(HELD_TURN);
+                refused.clear();
                 continue;
             };
             let is_small = tables::is_small(&job);
@@ -284,27 +291,32 @@ impl<'j> Reader<'_, 'j> {
             was_small = is_small;
             let (table, name, began) = (job.table, job.name.clone(), Instant::now());
             let within = |error: Error| error.within(format_args!("table `{name}`"));
-            let comes_later = self.tables.is_kept(table) && !held.has(table);
-            if comes_later && !session.keep_at_once(&name).map_err(within)? {
-                log::debug!(
-                    "DDL waits for table `{name}`: others read its chunk {}",
-                    job.chunk
-                );
+            let comes_later = self.tables.is_taken(table) && !held.has(table);
+            if comes_later
+                && (refused.contains(&table) || !session.try_keep(&name).map_err(within)?)
+            {
+                refused.insert(table);
                 self.left_over().push((index, job));
                 continue;
             }
+            self.tables.set_taken(table);
             self.read(index, job, session).map_err(within)?;
             held.add(table, self.tables);
             time = began.elapsed();
         }
     }
 
-    fn next_job(&self, held: &Held) -> Option<(usize, Job<'j>)> {
-        let mut left_over = self.left_over();
-        match left_over.iter().position(|(_, job)| held.has(job.table)) {
-            Some(at) => Some(left_over.swap_remove(at)),
-            None => self.queue.try_recv().ok(),
-        }
+    /// A job that was left to whoever has its table, or one of the queue, or one that was left over
+    /// and not refused.
+    fn next_job(&self, held: &Held, refused: &BTreeSet<usize>) -> Option<(usize, Job<'j>)> {
+        let take_left = |wanted: &dyn Fn(usize) -> bool| {
+            let mut left_over = self.left_over();
+            let at = left_over.iter().position(|(_, job)| wanted(job.table))?;
+            Some(left_over.swap_remove(at))
+        };
+        take_left(&|table| held.has(table))
+            .or_else(|| self.queue.try_recv().ok())
+            .or_else(|| take_left(&|table| !refused.contains(&table)))
     }
 
     fn left_over(&self) -> MutexGuard<'_, Vec<(usize, Job<'j>)>> {
@@ -334,7 +346,6 @@ impl<'j> Reader<'_, 'j> {
             job.encoding.protocol(),
             &self.failure.stop,
             |source| {
-                self.tables.set_kept(job.table);
                 if source.columns() != job.encoding.columns() {
                     return Err(Error::new(
                         ErrorKind::Failed,

@@ -9,7 +9,7 @@
 //! their rows. They are read in the order of their names, in which servers lock tables: a session
 //! that holds some and asks for the next can wait for a `LOCK TABLES`, but not in a circle. One
 //! that holds a table of which others still read chunks, and asks for another, can: then the
-//! server refuses one of the two.
+//! server refuses it, and the run fails.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) struct Tables(Vec<Left>);
 #[derive(Default)]
 struct Left {
     chunks: AtomicUsize,
-    kept: AtomicBool,
+    taken: AtomicBool,
     whole: AtomicBool,
 }
 
@@ -40,13 +40,14 @@ impl Tables {
         Tables(left)
     }
 
-    /// Notes that a session keeps DDL away from the table, which it does until that is whole.
-    pub(super) fn set_kept(&self, table: usize) {
-        self.0[table].kept.store(true, Ordering::Release);
+    /// Notes that a session reads a chunk of the table: it keeps DDL away until all of it is whole,
+    /// or fails the run.
+    pub(super) fn set_taken(&self, table: usize) {
+        self.0[table].taken.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_kept(&self, table: usize) -> bool {
-        self.0[table].kept.load(Ordering::Acquire)
+    pub(super) fn is_taken(&self, table: usize) -> bool {
+        self.0[table].taken.load(Ordering::Acquire)
     }
 
     /// Counts a chunk that was read; whether it was the table's last.
@@ -104,7 +105,9 @@ pub(super) struct Held {
 impl Held {
     /// Takes in a table of which a chunk was read.
     pub(super) fn add(&mut self, table: usize, tables: &Tables) {
-        self.tables.push(table);
+        if !self.has(table) {
+            self.tables.push(table);
+        }
         if tables.chunk_read(table) {
             self.since.get_or_insert_with(Instant::now);
             self.unchecked.push(table);

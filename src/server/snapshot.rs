@@ -116,17 +116,18 @@ impl Session {
         }
     }
 
-    /// Keeps DDL away from a table from now on, as reading it does. Waits a second for that, where
-    /// DDL waits already that was there before; `false` when it still does then.
-    pub fn keep_at_once(&mut self, table: &str) -> Result<bool> {
+    /// Keeps DDL away from a table from now on, as reading it does, if that can be had within a
+    /// second: not where DDL waits already for another session.
+    pub fn try_keep(&mut self, table: &str) -> Result<bool> {
         const LOCK_WAIT_TIMEOUT: u16 = 1205;
-        let failed = |e| query_error("cannot lock the table", e);
-        let in_time = "SET @patience = @@lock_wait_timeout, lock_wait_timeout = 1";
-        self.conn.query_drop(in_time).map_err(failed)?;
-        let look = format!("SELECT 1 FROM {} LIMIT 0", quote_identifier(table));
-        let kept = self.conn.query_drop(look);
-        let as_before = "SET lock_wait_timeout = @patience";
-        self.conn.query_drop(as_before).map_err(failed)?;
+        let mut run = |statement: &str| self.conn.query_drop(statement);
+        let failed = |e| query_error("cannot look at the table", e);
+        run("SET @patience = @@lock_wait_timeout, lock_wait_timeout = 1").map_err(failed)?;
+        let kept = run(&format!(
+            "SELECT 1 FROM {} LIMIT 0",
+            quote_identifier(table)
+        ));
+        run("SET lock_wait_timeout = @patience").map_err(failed)?;
         match kept {
             Err(mysql::Error::MySqlError(e)) if e.code == LOCK_WAIT_TIMEOUT => Ok(false),
             kept => kept.map(|()| true).map_err(failed),

@@ -8,12 +8,15 @@
 //! was opened or before it and not told to anybody yet, so that there is no need for it; earlier
 //! ones do not, and neither do file systems of which another host or a program takes care.
 //!
-//! The rest is for whoever seals the backup: a `fsync` of each directory. On ext4 it fails where
-//! the journal could not be written, of which `syncfs` long said nothing, and has the device write
-//! what it holds back itself.
+//! The rest is for whoever seals the backup: a `fsync` of each directory. XFS and Btrfs write their
+//! log in `syncfs`, and say so; on ext4 the `fsync` fails where the journal could not be written, of
+//! which `syncfs` long said nothing, and has the device write what it holds back itself.
 
 use std::fs::File;
-use std::io;
+use std::io::{
+    self,
+    ErrorKind::{PermissionDenied, Unsupported},
+};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -62,18 +65,26 @@ impl Volume {
     /// to be synced after it.
     pub(super) fn sync(&self, files: &[PathBuf]) -> Result<()> {
         if self.dependable && files.len() >= BULK {
-            let synced = failpoint::reach("sync-volume")
-                .and_then(|()| Ok(rustix::fs::syncfs(&self.dir)?))
-                .map_err(|e| Error::write(&self.path, "sync", e));
-            return synced.map_err(|error| match error.hint_text() {
-                Some(_) => error,
-                None => error.hint(LOST),
-            });
+            let synced =
+                failpoint::reach("sync-volume").and_then(|()| Ok(rustix::fs::syncfs(&self.dir)?));
+            match synced {
+                // There is no such call, or it is forbidden.
+                Err(e) if matches!(e.kind(), Unsupported | PermissionDenied) => {}
+                synced => return synced.map_err(|e| self.lost(e)),
+            }
         }
         files.par_iter().try_for_each(|path| {
             failpoint::reach("sync-small-file").map_err(|e| Error::write(path, "sync", e))?;
             files::sync(path)
         })
+    }
+
+    fn lost(&self, error: io::Error) -> Error {
+        let error = Error::write(&self.path, "sync", error);
+        match error.hint_text() {
+            Some(_) => error,
+            None => error.hint(LOST),
+        }
     }
 }
 

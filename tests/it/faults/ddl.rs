@@ -149,6 +149,12 @@ impl Fixture {
         assert_same(&self.held, &fingerprint(self.server, &copy));
     }
 
+    /// Whether a file of structure is written while the run goes on.
+    fn is_staged(&self, file: &str) -> bool {
+        let structure = self.site.host().join(".schema_backup/staging/structure");
+        structure.join(format!("{file}.sql")).exists()
+    }
+
     #[track_caller]
     fn assert_no_backup(&self) {
         assert!(!self.site.host().join("manifest.json").exists());
@@ -313,21 +319,47 @@ fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
 #[test]
 fn on_an_older_table_to_come_it_goes_through_and_the_run_fails_by_name() {
     for kind in [Kind::MariaDb10, Kind::MariaDb11] {
-        let Some(mut fixture) = Fixture::new(kind, "ddl_older") else {
-            continue;
-        };
+        let Some(server) = shared(kind) else { continue };
+        let mut fixture = Fixture::on(server, "ddl_older", &["PROCESS ON *.*"]);
         for (what, ddl) in DDL {
             fixture.anew();
             thread::sleep(Duration::from_millis(2_100));
             let program = fixture.start();
-            let staged = fixture.site.host().join(".schema_backup/staging/structure");
-            assert!(staged.join("views/some.sql").exists());
-            assert!(!staged.join("tables/coming.sql").exists());
+            assert!(fixture.is_staged("views/some") && !fixture.is_staged("tables/coming"));
             apply(&mut fixture.connect(), ddl, "coming").unwrap_or_else(|e| panic!("{what}: {e}"));
             fixture
                 .finish(program)
                 .expect_code(3)
                 .expect_said("`coming`");
+            fixture.assert_no_backup();
+        }
+    }
+}
+
+/// A foreign key is stated with the name that the other table has now.
+#[test]
+fn a_table_renamed_to_which_an_older_one_refers_fails_the_run() {
+    for kind in [Kind::MariaDb10, Kind::MariaDb11] {
+        let Some(server) = shared(kind) else { continue };
+        let mut fixture = Fixture::on(server, "ddl_parent", &["PROCESS ON *.*"]);
+        for parent in ["done", "elsewhere"] {
+            fixture.anew();
+            for statement in [
+                "CREATE TABLE elsewhere (id INT PRIMARY KEY)",
+                &format!(
+                    "ALTER TABLE coming ADD parent INT, ADD FOREIGN KEY (parent) REFERENCES {parent} (id)"
+                ),
+            ] {
+                fixture.connect().query_drop(statement).unwrap();
+            }
+            thread::sleep(Duration::from_millis(2_100));
+            let program = fixture.start();
+            assert!(fixture.is_staged("tables/coming"));
+            apply(&mut fixture.connect(), "RENAME TABLE T TO new_name", parent).unwrap();
+            fixture
+                .finish(program)
+                .expect_code(3)
+                .expect_said("table `coming`: it was altered or replaced during the backup");
             fixture.assert_no_backup();
         }
     }

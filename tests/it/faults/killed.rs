@@ -180,11 +180,12 @@ mod at_named_steps {
         "sync-renamed-journal",
         "remove-journal",
     ];
-    const OF_A_PUBLICATION: [&str; 8] = [
+    const OF_A_PUBLICATION: [&str; 9] = [
         "rename",
         "point-latest",
         "rename-latest",
         "hide-manifest",
+        "make-directory",
         "move",
         "delete",
         "prune",

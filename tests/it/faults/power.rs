@@ -390,29 +390,47 @@ fn many_small_files_of_a_complete_run_stay_after_a_loss_of_power() {
         ..Lists::default()
     };
     let site = Site::new(server, database, &lists);
+    many_small_files_stay(&site, &site.command("backup", &super::pair::QUIET), 2);
+    #[cfg(feature = "failpoints")]
+    {
+        let site = Site::new(server, database, &lists);
+        let mut command = site.command("backup", &super::pair::QUIET);
+        // A kernel that has no such call, as far as the first directory, user data, can see.
+        command.env(schema_backup::FAILPOINT_VARIABLE, "sync-volume=38");
+        many_small_files_stay(&site, &command, 1);
+    }
+}
+
+/// So many of the two directories, the host's last, may be synced at once.
+fn many_small_files_stay(site: &Site, command: &Command, at_once_at_most: usize) {
     let roots = [site.backup_dir(), site.user_data_dir()];
     for root in &roots {
         fs::DirBuilder::new().mode(0o700).create(root).unwrap();
     }
     let mut model = Model::of(&site.path(""), &roots);
-    let (mut ops, outcome) = traced(&site, &site.command("backup", &super::pair::QUIET));
+    let (mut ops, outcome) = traced(site, command);
     outcome.expect_code(0);
     let at_once = ops.iter().filter(|op| matches!(op, Op::SyncAll(_)));
-    assert_eq!(at_once.count(), 2, "one for each directory");
+    let at_once = at_once.count();
     let syncs = ops.iter().filter(|op| matches!(op, Op::Sync(_))).count();
-    if syncs > 240 {
-        // All were synced one by one as well, and the other does not count.
+    match at_once {
+        // Elsewhere than on ext4, XFS or Btrfs.
+        0 => assert!(syncs > 240, "{syncs} syncs"),
+        1 => assert!(syncs > 160, "{syncs} syncs"),
+        _ => assert!(syncs < 80, "{syncs} syncs"),
+    }
+    assert!(at_once == at_once_at_most || at_once == 0, "{at_once}");
+    if at_once == 1 {
+        // The other directory does not live by it.
         ops.retain(|op| !matches!(op, Op::SyncAll(_)));
-    } else {
-        assert!(syncs < 80, "{syncs} syncs");
     }
 
     ops.iter().for_each(|op| model.apply(op));
     let before = [contents(&site.host()), contents(&site.latest())];
     assert_eq!(before[1].len(), 80 + 80 + 3, "structure, rows, marks");
-    lay_out(&model.state(true, || false), &site);
+    lay_out(&model.state(true, || false), site);
     let after = [contents(&site.host()), contents(&site.latest())];
-    for (before, after) in before.iter().zip(&after) {
+    for (before, after) in before.iter().zip(&after).skip(usize::from(at_once == 1)) {
         let lost = before
             .iter()
             .filter(|(file, bytes)| after.get(*file) != Some(bytes));
