@@ -17,7 +17,7 @@ pub(super) enum Referring {
         /// Whether there are names of which not all characters are the tables'.
         others: bool,
     },
-    /// It may be any: only a user with `PROCESS` may see, and only MariaDB is asked.
+    /// It may be any: only a user with `PROCESS` is told, and only by MariaDB.
     Any,
 }
 
