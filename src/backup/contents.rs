@@ -26,7 +26,7 @@ pub(super) struct Item<'a> {
     /// The directory that takes its rows, if any.
     pub data_kind: Option<BackupKind>,
     /// Whether what the server states of it, without its definition, would show that it was
-    /// altered or renamed during the run.
+    /// renamed during the run, or altered, if it is no sequence.
     pub would_show: bool,
     /// Whether its structure is read with its rows, and not before them.
     pub structure_waits: bool,

@@ -16,6 +16,7 @@ use crate::server::connect::query_error;
 use crate::server::driver::Ask;
 use crate::server::flavor::Flavor;
 use crate::server::quote_identifier;
+use crate::store::names;
 
 /// What tells of tables of the database that exchange their names.
 pub(super) struct Marks {
@@ -109,15 +110,17 @@ pub(super) fn marks(conn: &mut Conn, flavor: &Flavor, database: &str) -> Result<
     Ok(Marks { just_before, names })
 }
 
-/// Whether a character of a table's name is one of its file's name.
-pub(super) fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
+/// Whether the server gives a table's file, or a database's folder, just that name: it writes
+/// other characters in another way, and puts `@@@` behind names of devices.
+pub(super) fn is_name_of_file(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(plain) && !names::is_device(name)
 }
 
 /// A pattern of what stands for the database in its tables' names in the storage engine, which are
 /// those of their files.
 pub(super) fn folder(database: &str) -> String {
-    if database.chars().all(is_plain) {
+    if is_name_of_file(database) {
         database.replace('_', r"\\_")
     } else {
         "%".to_owned()
@@ -296,7 +299,7 @@ mod tests {
             just_before: "2026-11-25 20:40:23".into(),
             names: Names::Statements(Vec::new()),
         };
-        let settled = |engine: &str, created: Option<&str>| {
+        let is_after = |engine: &str, created: Option<&str>| {
             marks.is_after(&Listed {
                 engine: engine.into(),
                 transactional: true,
@@ -304,9 +307,9 @@ mod tests {
                 created: created.map(Into::into),
             })
         };
-        assert!(settled("InnoDB", Some("2026-11-25 20:40:22")));
-        assert!(!settled("InnoDB", Some("2026-11-25 20:40:23")));
-        assert!(!settled("InnoDB", None));
-        assert!(!settled("Aria", Some("2026-11-25 20:40:22")));
+        assert!(is_after("InnoDB", Some("2026-11-25 20:40:22")));
+        assert!(!is_after("InnoDB", Some("2026-11-25 20:40:23")));
+        assert!(!is_after("InnoDB", None));
+        assert!(!is_after("Aria", Some("2026-11-25 20:40:22")));
     }
 }

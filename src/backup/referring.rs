@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use mysql::Conn;
 
-use super::exchange::{folder, is_plain};
+use super::exchange::{folder, is_name_of_file};
 use crate::server::driver::Ask;
 
 /// The tables of the database whose definitions may change with the names of others.
@@ -23,6 +23,10 @@ pub(super) enum Referring {
 
 impl Referring {
     pub(super) fn read(conn: &mut Conn, database: &str) -> Referring {
+        // The server cuts long names off here, which those of plain characters never are.
+        if !is_name_of_file(database) {
+            return Referring::Any;
+        }
         let query = format!(
             "SELECT FOR_NAME FROM information_schema.INNODB_SYS_FOREIGN WHERE FOR_NAME LIKE '{}/%'",
             folder(database)
@@ -36,7 +40,7 @@ impl Referring {
             name.to_ascii_lowercase()
         });
         let (plain, others): (BTreeSet<_>, BTreeSet<_>) =
-            names.partition(|name| name.chars().all(is_plain));
+            names.partition(|name| is_name_of_file(name));
         Referring::Files {
             plain,
             others: !others.is_empty(),
@@ -46,7 +50,7 @@ impl Referring {
     /// Whether a table may be one of them.
     pub(super) fn may_be(&self, table: &str) -> bool {
         match self {
-            Referring::Files { plain, .. } if table.chars().all(is_plain) => {
+            Referring::Files { plain, .. } if is_name_of_file(table) => {
                 plain.contains(&table.to_ascii_lowercase())
             }
             Referring::Files { others, .. } => *others,
@@ -70,6 +74,7 @@ mod tests {
         assert!(!some.may_be("parent") && !some.may_be("größe"));
         let encoded = referring(&["d/gr@00f6@00dfe"]);
         assert!(encoded.may_be("größe") && encoded.may_be("a-b") && !encoded.may_be("parent"));
+        assert!(referring(&["d/AUX@@@"]).may_be("aux") && !some.may_be("aux"));
         assert!(!referring(&[]).may_be("child") && Referring::Any.may_be("child"));
     }
 }

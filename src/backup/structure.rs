@@ -1,6 +1,6 @@
 //! The structure of tables and all other objects: read from the server over all sessions at
-//! once, written as one file each. That of most tables on MariaDB waits for their rows: then the
-//! server has the table open anyway, and keeps DDL away from both.
+//! once, written as one file each. That of a table waits for its rows where it may: then the server
+//! has the table open anyway, and keeps DDL away from both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@
 //! The number of blocks is the memory bound and the only back-pressure: a reader that finds
 //! none free waits until the pool has written one.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -235,6 +235,18 @@ pub fn run(
     }
 }
 
+/// Tables that other sessions have and that could not be had, since when.
+type Refused = BTreeMap<usize, Instant>;
+
+/// Whether a table is not to be asked for again: what kept it may have gone in the meantime, and
+/// those that have it are to find its jobs first.
+fn is_refused(refused: &Refused, table: usize) -> bool {
+    const ASK_AGAIN: Duration = Duration::from_secs(3);
+    refused
+        .get(&table)
+        .is_some_and(|at| at.elapsed() < ASK_AGAIN)
+}
+
 /// One reader thread.
 struct Reader<'a, 'j> {
     worker: usize,
@@ -268,8 +280,7 @@ impl<'j> Reader<'_, 'j> {
     fn take_jobs(&self, session: &mut PooledSession) -> Result<()> {
         let (stop, mut held) = (&self.failure.stop, Held::default());
         let (mut time, mut was_small) = (Duration::ZERO, false);
-        // Tables that others have and that could not be had.
-        let mut refused = BTreeSet::new();
+        let mut refused = Refused::new();
         loop {
             stop.check()?;
             let Some((index, job)) = self.next_job(&held, &refused) else {
@@ -279,9 +290,8 @@ impl<'j> Reader<'_, 'j> {
                     return Ok(());
                 }
                 // Others still read chunks of a table that is held here, or have one of which
-                // chunks were left over. What waits for those may have given up.
+                // chunks were left over.
                 std::thread::sleep(HELD_TURN);
-                refused.clear();
                 continue;
             };
             let is_small = tables::is_small(&job);
@@ -291,15 +301,17 @@ impl<'j> Reader<'_, 'j> {
             was_small = is_small;
             let (table, name, began) = (job.table, job.name.clone(), Instant::now());
             let within = |error: Error| error.within(format_args!("table `{name}`"));
-            let comes_later = self.tables.is_taken(table) && !held.has(table);
-            if comes_later
-                && (refused.contains(&table) || !session.try_keep(&name).map_err(within)?)
-            {
-                refused.insert(table);
-                self.left_over().push((index, job));
-                continue;
+            let comes_later = !self.tables.take(table) && !held.has(table);
+            if comes_later {
+                let ask = !is_refused(&refused, table);
+                if !ask || !session.try_keep(&name).map_err(within)? {
+                    if ask {
+                        refused.insert(table, Instant::now());
+                    }
+                    self.left_over().push((index, job));
+                    continue;
+                }
             }
-            self.tables.set_taken(table);
             self.read(index, job, session).map_err(within)?;
             held.add(table, self.tables);
             time = began.elapsed();
@@ -308,7 +320,7 @@ impl<'j> Reader<'_, 'j> {
 
     /// A job that was left to whoever has its table, or one of the queue, or one that was left over
     /// and not refused.
-    fn next_job(&self, held: &Held, refused: &BTreeSet<usize>) -> Option<(usize, Job<'j>)> {
+    fn next_job(&self, held: &Held, refused: &Refused) -> Option<(usize, Job<'j>)> {
         let take_left = |wanted: &dyn Fn(usize) -> bool| {
             let mut left_over = self.left_over();
             let at = left_over.iter().position(|(_, job)| wanted(job.table))?;
@@ -316,7 +328,7 @@ impl<'j> Reader<'_, 'j> {
         };
         take_left(&|table| held.has(table))
             .or_else(|| self.queue.try_recv().ok())
-            .or_else(|| take_left(&|table| !refused.contains(&table)))
+            .or_else(|| take_left(&|table| !is_refused(refused, table)))
     }
 
     fn left_over(&self) -> MutexGuard<'_, Vec<(usize, Job<'j>)>> {

@@ -40,14 +40,10 @@ impl Tables {
         Tables(left)
     }
 
-    /// Notes that a session reads a chunk of the table: it keeps DDL away until all of it is whole,
-    /// or fails the run.
-    pub(super) fn set_taken(&self, table: usize) {
-        self.0[table].taken.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_taken(&self, table: usize) -> bool {
-        self.0[table].taken.load(Ordering::Acquire)
+    /// Notes that a session is to read a chunk of the table: it keeps DDL away until all of it is
+    /// whole, or fails the run. Whether it is the first.
+    pub(super) fn take(&self, table: usize) -> bool {
+        !self.0[table].taken.swap(true, Ordering::AcqRel)
     }
 
     /// Counts a chunk that was read; whether it was the table's last.

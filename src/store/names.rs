@@ -18,6 +18,11 @@ const RESERVED: [&str; 22] = [
     "com9", "lpt1", "lpt2", "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
+/// Whether Windows keeps a name for a device, in whatever case.
+pub(crate) fn is_device(name: &str) -> bool {
+    RESERVED.contains(&name.to_ascii_lowercase().as_str())
+}
+
 /// The stem of a file name for an identifier: `a-z`, `0-9`, `_` and `-` as they are, every
 /// other byte as `%` and two lower-case hexadecimal digits, at most 180 bytes.
 ///

@@ -8,9 +8,10 @@
 //! was opened or before it and not told to anybody yet, so that there is no need for it; earlier
 //! ones do not, and neither do file systems of which another host or a program takes care.
 //!
-//! The rest is for whoever seals the backup: a `fsync` of each directory. XFS and Btrfs write their
-//! log in `syncfs`, and say so; on ext4 the `fsync` fails where the journal could not be written, of
-//! which `syncfs` long said nothing, and has the device write what it holds back itself.
+//! The rest is for whoever seals the backup: a `fsync` of each directory. It fails on ext4 where the
+//! journal could not be written, of which `syncfs` said nothing before Linux 5.17, and has the device
+//! write what it holds back itself. XFS and Btrfs do that in `syncfs`; after such an error they take
+//! no more writes, so that a later step fails.
 
 use std::fs::File;
 use std::io::{

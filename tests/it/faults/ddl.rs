@@ -314,8 +314,8 @@ fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
     assert_no_sessions_left(fixture.server, &fixture.database);
 }
 
-/// What MariaDB states of a table that is a little older tells of any DDL on it: its definition is
-/// read with its rows.
+/// What MariaDB states of a table that is a little older, and has no foreign key, tells of any DDL
+/// on it: its definition is read with its rows.
 #[test]
 fn on_an_older_table_to_come_it_goes_through_and_the_run_fails_by_name() {
     for kind in [Kind::MariaDb10, Kind::MariaDb11] {
