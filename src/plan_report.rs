@@ -10,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::plan::chunks::ChunkKey;
 use crate::plan::layout::Destinations;
 use crate::plan::{PlanReport, PlannedTable};
-use crate::server::catalog::{Catalog, Table};
+use crate::server::catalog::{Catalog, Table, Wanted};
 use crate::store::manifest::{BackupKind, TableKind};
 use crate::survey::Survey;
 
@@ -27,12 +27,15 @@ pub fn run(
     let (survey, mut conn) = Survey::take(request, &destinations, interrupt)?;
     interrupt.check()?;
     // Ignored tables are listed too, so that nothing seems to be missing.
-    let catalog = Catalog::read(
-        &mut conn,
-        &survey.flavor,
-        &request.config.skip_objects,
-        &survey.classification.ignored_views,
-    )?;
+    let wanted = Wanted {
+        flavor: &survey.flavor,
+        listing: &survey.listing,
+        listed_before: false,
+        skip: &request.config.skip_objects,
+        ignored: &survey.classification.ignored_views,
+        split: &survey.listing.table_names(),
+    };
+    let catalog = Catalog::read(&mut conn, None, &wanted)?;
     let tables = catalog
         .tables
         .values()

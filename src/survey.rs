@@ -25,7 +25,7 @@ pub struct Survey {
     pub flavor: Flavor,
     /// What the user may do.
     pub privileges: Privileges,
-    /// Names of tables and views.
+    /// Tables and views, and how tables are stored.
     pub listing: Listing,
     /// What the configuration makes of them.
     pub classification: Classification,

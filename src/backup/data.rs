@@ -1,6 +1,7 @@
 //! The rows: large tables are split into key ranges, every chunk becomes a job, the pipeline
 //! runs them, and what it reports becomes the manifest's data entries.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::bounds::{self, Split};
@@ -20,7 +21,7 @@ use crate::server::catalog::{Listing, Table};
 use crate::server::snapshot::{Session, SnapshotPool};
 use crate::server::wire::write_cell;
 use crate::server::{definitions, quote_identifier};
-use crate::store::manifest::{ChunkEntry, DataEntry, TableKind, digest_text};
+use crate::store::manifest::{BackupKind, ChunkEntry, DataEntry, TableKind, digest_text};
 
 /// Bytes of a row that is shorter than most.
 const SHORT_ROW: u64 = 32;
@@ -165,13 +166,41 @@ fn previous_chunks(
     item: &Item<'_>,
     key: &ChunkKey,
 ) -> Option<Result<Previous, String>> {
-    let manifest = stagings.of(item.data_kind?).ok()?.previous()?;
-    if manifest.is_encrypted() {
-        // Its bounds are rows' keys, which only the holders of an identity may read.
-        return None;
-    }
+    let manifest = stagings.previous(item.data_kind?)?;
     let data = manifest.tables.get(&item.table.name)?.data.as_ref()?;
     Previous::of(data, item.table, key)
+}
+
+/// Whether a table may have to be split. Statistics, which may be stale, only say where to look, and
+/// generously; whether and where a table is split, its data say.
+fn may_be_large(rows: u64, data_bytes: u64, chunk_size: u64) -> bool {
+    data_bytes > chunk_size / 4 || rows.saturating_mul(LONG_ROW) > chunk_size
+}
+
+/// The tables that [`plan_tables`] may split, if their rows are saved: large ones, and those that
+/// were split before.
+pub(super) fn may_be_split<'a>(
+    listing: &'a Listing,
+    stagings: &'a Stagings,
+    request: &Request,
+) -> BTreeSet<&'a str> {
+    let chunk_size = request.config.chunk_size;
+    let large = listing.tables.iter();
+    let large =
+        large.filter(|(_, listed)| may_be_large(listed.rows, listed.data_bytes, chunk_size));
+    let kinds = [
+        BackupKind::Host,
+        BackupKind::UserData,
+        BackupKind::Ephemeral,
+    ];
+    let before = kinds.into_iter().filter_map(|kind| stagings.previous(kind));
+    let before = before.flat_map(|manifest| &manifest.tables);
+    let before = before.filter(|(_, table)| {
+        let data = table.data.as_ref();
+        data.is_some_and(|data| data.chunks.len() > 1)
+    });
+    let large = large.map(|(name, _)| name.as_str());
+    large.chain(before.map(|(name, _)| name.as_str())).collect()
 }
 
 /// Decides how each table is read; finding the bounds of large ones asks the server.
@@ -193,12 +222,6 @@ fn plan_tables(
         .iter()
         .map(|(_, item)| ChunkKey::choose(item.table))
         .collect();
-    // Statistics, which may be stale, only say where to look, and generously; whether and
-    // where a table is split, its data say.
-    let large = |item: &Item<'_>| {
-        item.table.data_bytes > chunk_size / 4
-            || item.table.rows.saturating_mul(LONG_ROW) > chunk_size
-    };
     let candidates: Vec<_> = tables
         .iter()
         .zip(&keys)
@@ -206,7 +229,8 @@ fn plan_tables(
         .filter_map(|(at, ((_, item), key))| {
             let key = key.as_ref().filter(|key| !key.split.is_empty())?;
             let previous = previous_chunks(stagings, item, key);
-            (large(item) || previous.is_some()).then_some((at, item.table, key, previous))
+            let large = may_be_large(item.table.rows, item.table.data_bytes, chunk_size);
+            (large || previous.is_some()).then_some((at, item.table, key, previous))
         })
         .collect();
     let splits = pool.map(&candidates, interrupt, |session, candidate| {
@@ -289,7 +313,10 @@ impl TablePlan {
                 query.push_str(&format!(" FORCE INDEX ({})", quote_identifier(&key.index)));
             }
             query.push_str(&key.where_clause(range));
-            if !key.nullable || split {
+            // Read in one piece, rows come as they are stored: in the order of the key, whichever
+            // way it is sorted, and of one partition after another.
+            let as_stored = !split && table.is_clustered_by(&key.index);
+            if split || !(as_stored || key.nullable) {
                 query.push_str(&format!(" ORDER BY {}", key.order_by()));
             }
         }

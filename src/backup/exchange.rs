@@ -302,9 +302,8 @@ mod tests {
         let is_after = |engine: &str, created: Option<&str>| {
             marks.is_after(&Listed {
                 engine: engine.into(),
-                transactional: true,
-                versioned: false,
                 created: created.map(Into::into),
+                ..Listed::plain()
             })
         };
         assert!(is_after("InnoDB", Some("2026-11-25 20:40:22")));

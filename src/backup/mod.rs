@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Destination, Event, Observer, Phase, Summary};
 use crate::interrupt::Interrupt;
 use crate::plan::layout::Destinations;
-use crate::server::catalog::Catalog;
+use crate::server::catalog::{Catalog, Wanted};
 use crate::server::consistency::SnapshotRequest;
 use crate::server::line::Line;
 use crate::server::snapshot::SnapshotPool;
@@ -88,7 +88,7 @@ pub fn run(request: &Request, observer: &dyn Observer, interrupt: &Interrupt) ->
         interrupt,
     )?;
     report.snapshot(&pool);
-    let catalog = catalog_in_snapshot(&pool, &survey, request)?;
+    let catalog = catalog_in_snapshot(&pool, &survey, &tables, &stagings, request)?;
     interrupt.check()?;
 
     report.phase(Phase::Structure);
@@ -170,24 +170,29 @@ fn survey_restarted_server(
     }
 }
 
-/// Reads the catalog inside the snapshot. Tables that came or went since the survey, which
-/// decided what to lock, mean that DDL is running.
-fn catalog_in_snapshot(pool: &SnapshotPool, survey: &Survey, request: &Request) -> Result<Catalog> {
+/// Reads the catalog inside the snapshot.
+fn catalog_in_snapshot(
+    pool: &SnapshotPool,
+    survey: &Survey,
+    data_tables: &BTreeMap<String, bool>,
+    stagings: &Stagings,
+    request: &Request,
+) -> Result<Catalog> {
     let mut session = pool.session()?;
     let mut other = (pool.size() > 1).then(|| pool.session()).transpose()?;
     let conn = session.results_in("utf8mb4")?;
     let other = other.as_mut().map(|other| other.results_in("utf8mb4"));
-    let (flavor, skipped) = (&survey.flavor, &request.config.skip_objects);
-    let ignored = survey.classification.ignored();
-    let catalog = Catalog::read_over(conn, other.transpose()?, flavor, skipped, &ignored)?;
-    if catalog.agrees_with(&survey.listing, &ignored) {
-        return Ok(catalog);
-    }
-    Err(Error::new(
-        ErrorKind::Failed,
-        "tables were created or dropped while the backup began",
-    )
-    .hint("run again when no DDL runs"))
+    let mut split = data::may_be_split(&survey.listing, stagings, request);
+    split.retain(|table| data_tables.contains_key(*table));
+    let wanted = Wanted {
+        flavor: &survey.flavor,
+        listing: &survey.listing,
+        listed_before: true,
+        skip: &request.config.skip_objects,
+        ignored: &survey.classification.ignored(),
+        split: &split,
+    };
+    Catalog::read(conn, other.transpose()?, &wanted)
 }
 
 /// Tells the observer and keeps the warnings.
@@ -305,6 +310,13 @@ impl Stagings {
             stagings.insert(kind, staging);
         }
         Ok(Stagings(stagings))
+    }
+
+    /// The previous backup in that directory, if its chunks can be told: bounds are rows' keys, which
+    /// only the holders of an identity may read where it is encrypted.
+    fn previous(&self, kind: BackupKind) -> Option<&Manifest> {
+        let previous = self.0.get(&kind)?.previous()?;
+        (!previous.is_encrypted()).then_some(previous)
     }
 
     /// The staging area of that kind; one that the plan uses exists.

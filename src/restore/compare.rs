@@ -12,7 +12,7 @@ use crate::encode::body;
 use crate::error::Result;
 use crate::event::Event;
 use crate::live::{self, Change, Difference, Stated};
-use crate::server::catalog::{Catalog, Listing};
+use crate::server::catalog::{Catalog, Listing, Wanted};
 use crate::server::connect::query_error;
 use crate::server::consistency::SnapshotRequest;
 use crate::server::privileges::Privileges;
@@ -40,10 +40,11 @@ impl Restore<'_> {
     fn look(&self) -> Result<Arrived> {
         let mut conn = self.connector.connect()?;
         let privileges = Privileges::read(&mut conn, &self.request.connection.database)?;
-        let tables: BTreeMap<String, bool> = Listing::read(&mut conn)?
+        let listing = Listing::without_sizes(&mut conn)?;
+        let tables: BTreeMap<String, bool> = listing
             .tables
-            .into_iter()
-            .map(|(name, listed)| (name, listed.transactional))
+            .iter()
+            .map(|(name, listed)| (name.clone(), listed.transactional))
             .collect();
         drop(conn);
         let snapshot = SnapshotRequest {
@@ -59,7 +60,15 @@ impl Restore<'_> {
         let catalog = {
             let mut session = pool.session()?;
             let conn = session.results_in("utf8mb4")?;
-            Catalog::read(conn, &self.flavor, &hidden, &BTreeSet::new())?
+            let wanted = Wanted {
+                flavor: &self.flavor,
+                listing: &listing,
+                listed_before: false,
+                skip: &hidden,
+                ignored: &BTreeSet::new(),
+                split: &listing.table_names(),
+            };
+            Catalog::read(conn, None, &wanted)?
         };
         Ok(Arrived {
             pool,

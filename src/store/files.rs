@@ -1,10 +1,12 @@
 //! Small, careful operations on files and directories that the rest of the store is made of:
 //! modes from the first moment, paths that stay inside, comparison and syncing.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+
+use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -95,9 +97,13 @@ pub(super) fn walk(base: &Path) -> Result<Tree> {
     while let Some(dir) = todo.pop() {
         let path = base.join(&dir);
         let failed = |e| cannot_read(&path, e);
-        for entry in fs::read_dir(&path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
+        let entries: Vec<DirEntry> = fs::read_dir(&path)
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        // There may be thousands of files in it.
+        let metas: Vec<_> = entries.par_iter().map(DirEntry::metadata).collect();
+        for (entry, meta) in entries.iter().zip(metas) {
+            let (name, meta) = (entry.file_name(), meta.map_err(failed)?);
             let name = name.to_str().ok_or_else(|| {
                 Error::new(
                     ErrorKind::Internal,
@@ -109,7 +115,6 @@ pub(super) fn walk(base: &Path) -> Result<Tree> {
             } else {
                 format!("{dir}/{name}")
             };
-            let meta = entry.metadata().map_err(failed)?;
             if meta.is_dir() {
                 tree.dirs.push(relative.clone());
                 todo.push(relative);

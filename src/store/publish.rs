@@ -69,7 +69,7 @@ pub(super) struct Journal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "layout", rename_all = "kebab-case")]
 pub(super) enum Publication {
-    /// Files go from staging into the root one by one.
+    /// Files go from staging into the root: one by one, or with a directory that is new.
     InPlace {
         /// Structure and data files that are new or changed.
         replace: Vec<String>,
@@ -87,10 +87,10 @@ pub(super) enum Publication {
 pub(super) enum Step<'a> {
     /// Removes the live manifest, unless the new one is already there.
     HideManifest,
-    /// Makes a directory below the root. Something else of that name, a symbolic link among them,
-    /// is an error.
+    /// Makes a directory below the root: where there is none yet, the staged one moves there with
+    /// all that is in it. Something else of that name, a symbolic link among them, is an error.
     Make(&'a str),
-    /// Moves a staged file to its place.
+    /// Moves a staged file to its place, unless it is there with its directory.
     Move(&'a str),
     /// Removes a file of the previous backup.
     Delete(&'a str),
@@ -244,9 +244,14 @@ impl Step<'_> {
                 Ok(())
             }
             Step::Make(dir) => {
-                let dir = root.join(dir);
-                files::make_dir(&dir, place.access.dir_mode())
-                    .map_err(|e| Error::write(&dir, "create the directory", e))
+                let (from, to) = (staging.join(dir), root.join(dir));
+                // The file system updates both names of each file that moves, of a directory once.
+                let is_new = matches!(fs::symlink_metadata(&to), Err(e) if e.kind() == io::ErrorKind::NotFound);
+                if is_new && fs::rename(&from, &to).is_ok() {
+                    return Ok(());
+                }
+                files::make_dir(&to, place.access.dir_mode())
+                    .map_err(|e| Error::write(&to, "create the directory", e))
             }
             Step::Move(file) => {
                 let (from, to) = (staging.join(file), root.join(file));

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Phase};
 use crate::interrupt::Interrupt;
 use crate::live::{Stated, added, compare_definitions, compare_rows};
-use crate::server::catalog::{Catalog, Listing};
+use crate::server::catalog::{Catalog, Listing, Wanted};
 use crate::server::connect::Connector;
 use crate::server::consistency::SnapshotRequest;
 use crate::server::flavor::Flavor;
@@ -79,7 +79,7 @@ impl<'a> Live<'a> {
         }
         let privileges = Privileges::read(&mut conn, &settings.database)?;
         privileges.require_reading()?;
-        let listing = Listing::read(&mut conn)?;
+        let listing = Listing::without_sizes(&mut conn)?;
         // Only the host directory has the other objects.
         let host = manifests.iter().find(|m| m.kind == BackupKind::Host);
         let kinds = ObjectKind::NAMES.map(|(_, kind)| kind);
@@ -139,7 +139,17 @@ impl<'a> Live<'a> {
         });
         let mut session = pool.session()?;
         let conn = session.results_in("utf8mb4")?;
-        let catalog = Catalog::read(conn, &self.flavor, &self.skipped, &BTreeSet::new())?;
+        // The files were read since the first, which may have taken hours.
+        let listing = Listing::without_sizes(conn)?;
+        let wanted = Wanted {
+            flavor: &self.flavor,
+            listing: &listing,
+            listed_before: false,
+            skip: &self.skipped,
+            ignored: &BTreeSet::new(),
+            split: &listing.table_names(),
+        };
+        let catalog = Catalog::read(conn, None, &wanted)?;
         drop(session);
 
         observer.event(&Event::Phase {

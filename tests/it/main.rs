@@ -25,6 +25,7 @@ mod grants;
 mod handed_in;
 mod hostile;
 mod injection;
+mod keys;
 mod memory;
 mod misconfigured;
 mod odd;

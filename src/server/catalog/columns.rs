@@ -90,7 +90,8 @@ impl Column {
     }
 }
 
-pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
+/// Reads the columns of tables and views. Returns the tables that count (AUTO_INCREMENT).
+pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<BTreeSet<String>> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
                  GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
                  DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
@@ -111,6 +112,7 @@ pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         bool,
         bool,
     );
+    let mut counting = BTreeSet::new();
     for row in rows::<Row>(conn, query)? {
         let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad, bare) =
             row;
@@ -123,6 +125,9 @@ pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
         };
         charset.as_deref().map_or(Ok(()), plain)?;
         let extra = extra.unwrap_or_default();
+        if extra.to_ascii_lowercase().contains("auto_increment") {
+            counting.insert(table.name.clone());
+        }
         let period = match expression.as_deref() {
             Some("ROW START") => Some(Period::Start),
             Some("ROW END") => Some(Period::End),
@@ -149,7 +154,7 @@ pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
             sorted_with_pad: pad,
         });
     }
-    Ok(())
+    Ok(counting)
 }
 
 /// The members in `enum('a','b')` or `set('a','b')`, with quotes and backslashes in names as

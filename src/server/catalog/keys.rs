@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mysql::Conn;
 
-use super::rows;
 use super::tables::Table;
+use super::{Wanted, in_parts, is_worth_all, rows};
 use crate::error::Result;
 use crate::server::flavor::Flavor;
 
@@ -16,16 +16,78 @@ pub struct Key {
     pub name: String,
     /// Its columns in order.
     pub columns: Vec<String>,
-    /// Whether it has an order, so that it can be walked along; a hash has none.
+    /// Whether it is known to have an order that it can be walked along and cut by.
     pub ordered: bool,
 }
 
-/// A column of a key as the server states it: table, key, column, whether the key is of no use
-/// because of it, and whether the key has an order.
-type Row = (String, String, String, bool, bool);
+/// A column of a key as the server states it.
+pub(super) struct Part {
+    table: String,
+    key: String,
+    column: String,
+    /// Whether the key is of no use because of it.
+    unusable: bool,
+    /// How the key is sorted, if that was asked for.
+    sorted: Option<Sorted>,
+}
 
-/// What the server states of the columns of unique keys, in their order.
-pub(super) fn read(conn: &mut Conn, flavor: &Flavor) -> Result<Vec<Row>> {
+#[derive(Clone, Copy, PartialEq)]
+enum Sorted {
+    Upwards,
+    Downwards,
+    /// By a hash.
+    Not,
+}
+
+/// What the server states of the columns of unique keys, in their order. MariaDB has to open a table
+/// to say how a key is sorted, which takes long where there are thousands: it is asked for that only
+/// where a table may be split, its engine may sort keys by a hash, or it has no primary key to read
+/// it by; and of all tables where these are many.
+pub(super) fn read(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<Vec<Part>> {
+    let Wanted {
+        flavor,
+        listing,
+        ignored,
+        split,
+        ..
+    } = *wanted;
+    let tables = listing.tables.iter();
+    let mut in_full: BTreeSet<String> = tables
+        .filter(|(name, _)| !ignored.contains(*name))
+        .filter(|(name, listed)| listed.engine != "InnoDB" || split.contains(name.as_str()))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let all = listing.tables.len();
+    if !flavor.is_mariadb() || is_worth_all(in_full.len(), all) {
+        return parts(conn, flavor, true, "");
+    }
+    let mut found = parts(conn, flavor, false, "")?;
+    let primary = found.iter().filter(|part| part.key == "PRIMARY");
+    let (unusable, usable): (Vec<_>, Vec<_>) = primary.partition(|part| part.unusable);
+    let unusable: BTreeSet<&str> = unusable.iter().map(|part| part.table.as_str()).collect();
+    let mut usable: BTreeSet<&str> = usable.iter().map(|part| part.table.as_str()).collect();
+    usable.retain(|table| !unusable.contains(table));
+    let keyed = found.iter().map(|part| &part.table);
+    in_full.extend(
+        keyed
+            .filter(|table| !usable.contains(table.as_str()))
+            .cloned(),
+    );
+    found.retain(|part| !in_full.contains(&part.table));
+    let names: Vec<&str> = in_full.iter().map(String::as_str).collect();
+    for among in in_parts(&names, all) {
+        let these: BTreeSet<&str> = among.names.iter().copied().collect();
+        let more = parts(conn, flavor, true, &among.condition)?;
+        found.extend(
+            more.into_iter()
+                .filter(|part| these.contains(part.table.as_str())),
+        );
+    }
+    Ok(found)
+}
+
+/// The parts of keys of the tables that meet a condition, with how they are sorted or without.
+fn parts(conn: &mut Conn, flavor: &Flavor, in_full: bool, condition: &str) -> Result<Vec<Part>> {
     // MySQL's functional key parts have no column.
     let column = if flavor.is_mariadb() {
         "COLUMN_NAME"
@@ -37,39 +99,69 @@ pub(super) fn read(conn: &mut Conn, flavor: &Flavor) -> Result<Vec<Row>> {
         (false, version) if version >= (8, 0, 0) => "IS_VISIBLE = 'NO'",
         _ => "FALSE",
     };
-    // MariaDB was seen to miss rows between bounds of keys with descending parts, in several ways.
-    let descending = if flavor.is_mariadb() {
-        "COALESCE(COLLATION, 'A') = 'D'"
+    let (index_type, direction) = if in_full {
+        ("INDEX_TYPE", "COLLATION")
     } else {
-        "FALSE"
+        ("NULL", "NULL")
     };
     let query = format!(
-        "SELECT TABLE_NAME, INDEX_NAME, {column}, \
-         {hidden} OR {descending} OR SUB_PART IS NOT NULL OR INDEX_TYPE NOT IN ('BTREE', 'HASH'), \
-         INDEX_TYPE = 'BTREE' FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0 \
+        "SELECT TABLE_NAME, INDEX_NAME, {column}, {hidden} OR SUB_PART IS NOT NULL, \
+         {index_type}, {direction} \
+         FROM information_schema.STATISTICS \
+         WHERE TABLE_SCHEMA = DATABASE() AND NON_UNIQUE = 0{condition} \
          ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"
     );
-    rows::<Row>(conn, &query)
+    type Row = (String, String, String, bool, Option<String>, Option<String>);
+    let part = |(table, key, column, unusable, index_type, direction): Row| {
+        let (index_type, direction) = (index_type.as_deref(), direction.as_deref());
+        Part {
+            table,
+            key,
+            column,
+            unusable: unusable || !matches!(index_type, None | Some("BTREE" | "HASH")),
+            sorted: index_type.map(|index_type| match (index_type, direction) {
+                ("BTREE", Some("D")) => Sorted::Downwards,
+                ("BTREE", _) => Sorted::Upwards,
+                _ => Sorted::Not,
+            }),
+        }
+    };
+    let rows = rows::<Row>(conn, &query)?;
+    Ok(rows.into_iter().map(part).collect())
 }
 
 /// Gives tables their unique keys over whole columns that queries may use: the ones that can order
 /// a table and split it.
-pub(super) fn assign(stated: Vec<Row>, tables: &mut BTreeMap<String, Table>) {
-    let mut partial: BTreeSet<(String, String)> = BTreeSet::new();
-    for (table, name, column, unusable, ordered) in stated {
-        let Some(table) = tables.get_mut(&table) else {
+pub(super) fn assign(parts: Vec<Part>, flavor: &Flavor, tables: &mut BTreeMap<String, Table>) {
+    let mut unusable: BTreeSet<(String, String)> = BTreeSet::new();
+    for part in parts {
+        let Some(table) = tables.get_mut(&part.table) else {
             continue;
         };
-        // InnoDB's "hash" keys hide a column of hash values that no query can use.
-        let unusable = unusable || (!ordered && table.engine == "InnoDB");
-        if unusable || column.is_empty() {
-            partial.insert((table.name.clone(), name.clone()));
+        let clustered = table.is_clustered_by(&part.key);
+        let of_no_use = match part.sorted {
+            // InnoDB's "hash" keys hide a column of hash values that no query can use.
+            Some(Sorted::Not) => table.engine == "InnoDB",
+            // MariaDB was seen to miss rows between bounds of such keys, in several ways.
+            Some(Sorted::Downwards) => flavor.is_mariadb() && !clustered,
+            Some(Sorted::Upwards) | None => false,
+        };
+        if part.unusable || of_no_use || part.column.is_empty() {
+            unusable.insert((part.table, part.key.clone()));
         }
+        let ordered = match part.sorted {
+            Some(Sorted::Upwards) => true,
+            Some(Sorted::Downwards) => !flavor.is_mariadb(),
+            Some(Sorted::Not) | None => false,
+        };
         match table.keys.last_mut() {
-            Some(key) if key.name == name => key.columns.push(column),
+            Some(key) if key.name == part.key => {
+                key.columns.push(part.column);
+                key.ordered &= ordered;
+            }
             _ => table.keys.push(Key {
-                name,
-                columns: vec![column],
+                name: part.key,
+                columns: vec![part.column],
                 ordered,
             }),
         }
@@ -78,6 +170,6 @@ pub(super) fn assign(stated: Vec<Row>, tables: &mut BTreeMap<String, Table>) {
         let name = &table.name;
         table
             .keys
-            .retain(|key| !partial.contains(&(name.clone(), key.name.clone())));
+            .retain(|key| !unusable.contains(&(name.clone(), key.name.clone())));
     }
 }

@@ -1,5 +1,7 @@
-//! The names of tables and views, and how tables are stored: what is known before the catalog
-//! is read, to classify and to lock by. The catalog itself begins with the same.
+//! The names of tables and views, and how tables are stored: what is known before the snapshot, to
+//! classify and to lock by. The catalog begins with it. MariaDB opens every table to say when it was
+//! created and how large it is, which takes long where there are thousands: it is asked for both at
+//! once, and in the snapshot only for what it has at hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +12,14 @@ use super::super::{join, quote_string};
 use super::rows;
 use super::tables::is_merge;
 use crate::error::Result;
+use crate::store::manifest::TableKind;
+
+/// More rows or bytes than there are; so many can be added up.
+const MOST: u64 = 1 << 48;
 
 /// The names of tables and views, and how tables are stored: enough to classify and to lock.
 /// Read before the snapshot, and compared with what there is after the last row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Listing {
     /// Tables and sequences.
     pub tables: BTreeMap<String, Listed>,
@@ -22,8 +28,10 @@ pub struct Listing {
 }
 
 /// What a [`Listing`] says of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Listed {
+    /// Base table or sequence.
+    pub kind: TableKind,
     /// Storage engine as the server names it; empty for a table that it cannot open.
     pub engine: String,
     /// Whether the engine has transactions.
@@ -32,11 +40,16 @@ pub struct Listed {
     pub versioned: bool,
     /// When the table was last created, altered or renamed, as the server states it.
     pub created: Option<String>,
+    /// Rows, estimated.
+    pub rows: u64,
+    /// Bytes of data, estimated.
+    pub data_bytes: u64,
 }
 
 impl Listed {
     /// What a [`Listing`] would say now of some of the database's tables, of which there are
-    /// about `all`. MariaDB looks through the names of all of them for a list, and not for one.
+    /// about `all`, without their sizes. MariaDB looks through the names of all of them for a list,
+    /// and not for one.
     pub fn read(conn: &mut Conn, tables: &[&str], all: usize) -> Result<BTreeMap<String, Listed>> {
         /// So many names are looked through in the time that a statement takes.
         const LOOKED_THROUGH: usize = 128;
@@ -57,9 +70,7 @@ impl Listed {
                 ),
             };
             // Names are compared without regard to case here: there may be more than asked for.
-            let stated = read_rows(conn, &query)?.into_iter();
-            let stated = stated.filter(|stated| !stated.is_view());
-            found.extend(stated.map(|stated| (stated.name, stated.listed)));
+            found.extend(Listing::of(rows(conn, &query)?).tables);
         }
         Ok(found)
     }
@@ -68,12 +79,14 @@ impl Listed {
     /// state no time of creation for a table that it states one of a moment later: that says
     /// nothing.
     pub fn can_be(&self, before: &Listed) -> bool {
-        let known = before.created.is_some();
-        let timeless = |listed: &Listed| Listed {
-            created: listed.created.clone().filter(|_| known),
-            ..listed.clone()
-        };
-        timeless(self) == timeless(before)
+        self.is_like(before) && (before.created.is_none() || self.created == before.created)
+    }
+
+    /// Whether all but times and sizes is the same.
+    fn is_like(&self, before: &Listed) -> bool {
+        (self.kind, self.transactional, self.versioned)
+            == (before.kind, before.transactional, before.versioned)
+            && self.engine == before.engine
     }
 
     /// In words, for an error.
@@ -87,121 +100,130 @@ impl Listed {
     pub fn holds_rows(&self) -> bool {
         !is_merge(&self.engine)
     }
+
+    /// An empty InnoDB table.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Listed {
+        Listed {
+            kind: TableKind::Table,
+            engine: "InnoDB".into(),
+            transactional: true,
+            versioned: false,
+            created: None,
+            rows: 0,
+            data_bytes: 0,
+        }
+    }
 }
 
 impl Listing {
-    /// Reads the names of tables and views.
+    /// Reads the names of tables and views, and how tables are stored.
     pub fn read(conn: &mut Conn) -> Result<Listing> {
-        Ok(Listing::of(read_rows(conn, &query(NO_SIZES))?))
+        Ok(Listing::of(rows(conn, &query(SIZES))?))
     }
 
-    /// The same; of many tables half over another connection, if the server has one to spare.
+    /// The same without sizes.
+    pub fn without_sizes(conn: &mut Conn) -> Result<Listing> {
+        Ok(Listing::of(rows(conn, &query(NO_SIZES))?))
+    }
+
+    /// The same with them; of many tables half over another connection, if the server has one to
+    /// spare.
     pub fn read_by_halves(conn: &mut Conn, connector: &Connector) -> Result<Listing> {
         const MANY: usize = 1000;
         let names = "SELECT TABLE_NAME FROM information_schema.TABLES \
                      WHERE TABLE_SCHEMA = DATABASE() ORDER BY TABLE_NAME";
         let names: Vec<String> = rows(conn, names)?;
-        let beside = (names.len() >= MANY).then(|| connector.connect());
-        let Some(Ok(mut beside)) = beside else {
+        if names.len() < MANY {
             return Listing::read(conn);
+        }
+        let mut beside = match connector.connect() {
+            Ok(beside) => beside,
+            Err(error) => {
+                log::debug!("all tables are listed over one connection: {error}");
+                return Listing::read(conn);
+            }
         };
         // Whatever names are equal to the server: each is in one half.
         let middle = quote_string(&names[names.len() / 2]);
-        let half = |sign| format!("{} AND t.TABLE_NAME {sign} {middle}", query(NO_SIZES));
+        let half = |sign| format!("{} AND t.TABLE_NAME {sign} {middle}", query(SIZES));
         let (lower, upper) = (half("<"), half(">="));
         std::thread::scope(|scope| {
-            let upper = scope.spawn(|| read_rows(&mut beside, &upper));
-            let mut stated = read_rows(conn, &lower)?;
+            let upper = scope.spawn(|| rows(&mut beside, &upper));
+            let mut stated = rows(conn, &lower)?;
             stated.append(&mut join(upper)?);
             Ok(Listing::of(stated))
         })
     }
 
-    fn of(stated: Vec<Stated>) -> Listing {
+    /// The names of its tables.
+    pub fn table_names(&self) -> BTreeSet<&str> {
+        self.tables.keys().map(String::as_str).collect()
+    }
+
+    /// A name that stands for something else now, or for nothing, or for the first time; names in
+    /// `ignored` may.
+    pub(super) fn changed(
+        &self,
+        conn: &mut Conn,
+        ignored: &BTreeSet<String>,
+    ) -> Result<Option<String>> {
+        let now = Listing::of(rows(conn, &query(AT_HAND))?);
+        let tables = self.tables.keys().chain(now.tables.keys());
+        let other_table = |name: &String| match (self.tables.get(name), now.tables.get(name)) {
+            (Some(before), Some(now)) => !now.is_like(before),
+            _ => true,
+        };
+        let other = tables.filter(|name| other_table(name));
+        let mut other = other.chain(self.views.symmetric_difference(&now.views));
+        Ok(other.find(|name| !ignored.contains(*name)).cloned())
+    }
+
+    fn of(rows: Vec<Row>) -> Listing {
         let mut listing = Listing {
             tables: BTreeMap::new(),
             views: BTreeSet::new(),
         };
-        for stated in stated {
-            if stated.is_view() {
-                listing.views.insert(stated.name);
-            } else {
-                listing.tables.insert(stated.name, stated.listed);
+        for (name, kind, engine, transactional, created, rows, data_bytes) in rows {
+            if matches!(kind.as_str(), "VIEW" | "SYSTEM VIEW") {
+                listing.views.insert(name);
+                continue;
             }
+            let listed = Listed {
+                kind: if kind == "SEQUENCE" {
+                    TableKind::Sequence
+                } else {
+                    TableKind::Table
+                },
+                engine,
+                transactional,
+                versioned: kind == "SYSTEM VERSIONED",
+                created,
+                rows: rows.min(MOST),
+                data_bytes: data_bytes.min(MOST),
+            };
+            listing.tables.insert(name, listed);
         }
         listing
     }
 }
 
-/// What the server states of a table or view. MariaDB opens every table for an answer, which takes
-/// long where there are thousands: it is asked for all of it at once.
-pub(super) struct Stated {
-    pub(super) name: String,
-    /// `BASE TABLE`, `VIEW`, …
-    pub(super) kind: String,
-    pub(super) listed: Listed,
-    /// Rows and bytes of data, estimated.
-    pub(super) rows: u64,
-    pub(super) data_bytes: u64,
-    pub(super) auto_increment: Option<u64>,
-}
-
-impl Stated {
-    fn of(row: Row) -> Stated {
-        let (name, kind, engine, transactional, created, rows, data_bytes, auto_increment) = row;
-        let listed = Listed {
-            engine,
-            transactional,
-            versioned: kind == "SYSTEM VERSIONED",
-            created,
-        };
-        Stated {
-            name,
-            kind,
-            listed,
-            rows,
-            data_bytes,
-            auto_increment,
-        }
-    }
-
-    pub(super) fn is_view(&self) -> bool {
-        matches!(self.kind.as_str(), "VIEW" | "SYSTEM VIEW")
-    }
-}
-
-/// What the server states of all tables and views of the database.
-pub(super) fn read_stated(conn: &mut Conn) -> Result<Vec<Stated>> {
-    read_rows(conn, &query(SIZES))
-}
-
-fn read_rows(conn: &mut Conn, query: &str) -> Result<Vec<Stated>> {
-    let rows = rows::<Row>(conn, query)?;
-    Ok(rows.into_iter().map(Stated::of).collect())
-}
-
 /// The columns of [`query`].
-type Row = (
-    String,
-    String,
-    String,
-    bool,
-    Option<String>,
-    u64,
-    u64,
-    Option<u64>,
-);
+type Row = (String, String, String, bool, Option<String>, u64, u64);
 
-/// MySQL has these from the engine, table by table, and all else from its dictionary.
-const SIZES: &str = "COALESCE(t.TABLE_ROWS, 0), COALESCE(t.DATA_LENGTH, 0), t.AUTO_INCREMENT";
-/// The same for whoever does not look at them.
-const NO_SIZES: &str = "0, 0, NULL";
+/// Times and sizes. MySQL has sizes from the engine, table by table, and all else from its dictionary.
+const SIZES: &str =
+    "CAST(t.CREATE_TIME AS CHAR), COALESCE(t.TABLE_ROWS, 0), COALESCE(t.DATA_LENGTH, 0)";
+/// The same for whoever does not look at sizes.
+const NO_SIZES: &str = "CAST(t.CREATE_TIME AS CHAR), 0, 0";
+/// What MariaDB opens no table for.
+const AT_HAND: &str = "NULL, 0, 0";
 
 /// A broken view or table is listed without an engine; reading it will say why.
-fn query(sizes: &str) -> String {
+fn query(times_and_sizes: &str) -> String {
     format!(
         "SELECT t.TABLE_NAME, t.TABLE_TYPE, COALESCE(t.ENGINE, ''), \
-         COALESCE(e.TRANSACTIONS = 'YES', FALSE), CAST(t.CREATE_TIME AS CHAR), {sizes} \
+         COALESCE(e.TRANSACTIONS = 'YES', FALSE), {times_and_sizes} \
          FROM information_schema.TABLES t \
          LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
          WHERE t.TABLE_SCHEMA = DATABASE()"
@@ -216,14 +238,14 @@ mod tests {
     fn a_time_that_is_not_stated_tells_no_tables_apart() {
         let listed = |created: Option<&str>, engine: &str| Listed {
             engine: engine.into(),
-            transactional: true,
-            versioned: false,
             created: created.map(Into::into),
+            ..Listed::plain()
         };
         let (early, late) = (listed(Some("1"), "InnoDB"), listed(Some("2"), "InnoDB"));
         let unknown = listed(None, "InnoDB");
         assert!(early.can_be(&early) && early.can_be(&unknown));
         assert!(!unknown.can_be(&late) && !early.can_be(&late));
         assert!(!listed(None, "Aria").can_be(&unknown));
+        assert!(unknown.is_like(&late) && !listed(None, "Aria").is_like(&late));
     }
 }

@@ -15,14 +15,13 @@ use mysql::prelude::FromRow;
 
 pub use columns::{Column, Period};
 pub use keys::Key;
-use listing::Stated;
 pub use listing::{Listed, Listing};
 pub use objects::{Routine, View};
 pub use tables::Table;
 
 use super::connect::query_error;
 use super::flavor::Flavor;
-use super::{is_plain_name, join};
+use super::{is_plain_name, join, quote_identifier, quote_string};
 use crate::config::ObjectKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::manifest::DatabaseEntry;
@@ -44,63 +43,77 @@ pub struct Catalog {
     pub events: Vec<String>,
 }
 
+/// What to read of the catalog.
+pub struct Wanted<'a> {
+    /// The server's.
+    pub flavor: &'a Flavor,
+    /// The tables and views there are.
+    pub listing: &'a Listing,
+    /// Whether that is from before the snapshot, so that it has to be held against it.
+    pub listed_before: bool,
+    /// Kinds of object to leave out.
+    pub skip: &'a [ObjectKind],
+    /// Tables and views to leave out.
+    pub ignored: &'a BTreeSet<String>,
+    /// Tables that may be read by ranges of a key.
+    pub split: &'a BTreeSet<&'a str>,
+}
+
 impl Catalog {
-    /// Reads all of it but the object kinds to `skip`, and but the names in `ignored`.
+    /// Reads it, over a second connection too, if there is one. Refuses where tables or views are
+    /// others than before the snapshot: then DDL is running.
     pub fn read(
         conn: &mut Conn,
-        flavor: &Flavor,
-        skip: &[ObjectKind],
-        ignored: &BTreeSet<String>,
-    ) -> Result<Catalog> {
-        Catalog::read_over(conn, None, flavor, skip, ignored)
-    }
-
-    /// The same over a second connection too, if there is one. With thousands of tables the keys
-    /// take MariaDB about as long as all the rest.
-    pub fn read_over(
-        conn: &mut Conn,
         beside: Option<&mut Conn>,
-        flavor: &Flavor,
-        skip: &[ObjectKind],
-        ignored: &BTreeSet<String>,
+        wanted: &Wanted<'_>,
     ) -> Result<Catalog> {
+        let keys = |conn: &mut Conn| {
+            let changed = if wanted.listed_before {
+                wanted.listing.changed(conn, wanted.ignored)?
+            } else {
+                None
+            };
+            match changed {
+                Some(name) => Err(changed_since(&name)),
+                None => keys::read(conn, wanted),
+            }
+        };
         std::thread::scope(|scope| {
-            let keys = beside.map(|conn| scope.spawn(|| keys::read(conn, flavor)));
-            let mut catalog = Catalog::without_keys(conn, flavor, skip, ignored)?;
-            let keys = keys.map_or_else(|| keys::read(conn, flavor), join)?;
-            keys::assign(keys, &mut catalog.tables);
+            let beside = beside.map(|conn| scope.spawn(|| keys(conn)));
+            let catalog = Catalog::without_keys(conn, wanted);
+            // That DDL is running says more than what it broke.
+            let keys = beside.map_or_else(|| keys(conn), join)?;
+            let mut catalog = catalog?;
+            keys::assign(keys, wanted.flavor, &mut catalog.tables);
             Ok(catalog)
         })
     }
 
-    fn without_keys(
-        conn: &mut Conn,
-        flavor: &Flavor,
-        skip: &[ObjectKind],
-        ignored: &BTreeSet<String>,
-    ) -> Result<Catalog> {
-        let stated = listing::read_stated(conn)?;
-        let wanted = |name: &String| !ignored.contains(name);
-        let (views, tables): (Vec<Stated>, Vec<Stated>) =
-            stated.into_iter().partition(Stated::is_view);
+    fn without_keys(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<Catalog> {
+        let Wanted {
+            flavor,
+            listing,
+            skip,
+            ..
+        } = *wanted;
+        let is_wanted = |name: &String| !wanted.ignored.contains(name);
+        let tables = listing.tables.iter().filter(|(name, _)| is_wanted(name));
+        let tables = tables.map(|(name, listed)| (name.clone(), tables::of(name, listed, flavor)));
         let mut catalog = Catalog {
             database: database(conn)?,
-            tables: tables::of(tables, flavor),
+            tables: tables.collect(),
             views: BTreeMap::new(),
             triggers: BTreeMap::new(),
             routines: Vec::new(),
             events: Vec::new(),
         };
-        catalog.tables.retain(|name, _| wanted(name));
         if !skip.contains(&ObjectKind::Views) {
-            catalog.views = views
-                .into_iter()
-                .filter(|view| wanted(&view.name))
-                .map(|view| (view.name, View::default()))
-                .collect();
+            let views = listing.views.iter().filter(|name| is_wanted(name));
+            catalog.views = views.map(|name| (name.clone(), View::default())).collect();
             objects::view_charsets(conn, &mut catalog.views)?;
         }
-        columns::read(conn, &mut catalog)?;
+        let counting = columns::read(conn, &mut catalog)?;
+        tables::counters(conn, &counting, listing.tables.len(), &mut catalog.tables)?;
         catalog
             .tables
             .values_mut()
@@ -109,7 +122,7 @@ impl Catalog {
         columns::reference_systems(conn, flavor, &mut catalog.tables)?;
         if !skip.contains(&ObjectKind::Triggers) {
             for (table, trigger) in objects::triggers(conn)? {
-                if wanted(&table) {
+                if is_wanted(&table) {
                     catalog.triggers.entry(table).or_default().push(trigger);
                 }
             }
@@ -131,15 +144,40 @@ impl Catalog {
             .filter(|(_, view)| view.columns.is_empty());
         invalid.map(|(name, _)| name.as_str())
     }
+}
 
-    /// The listing this catalog contains, to compare with an earlier one.
-    pub fn agrees_with(&self, listing: &Listing, ignored: &BTreeSet<String>) -> bool {
-        let before = listing
-            .tables
-            .keys()
-            .filter(|name| !ignored.contains(*name));
-        before.eq(self.tables.keys())
-    }
+fn changed_since(name: &str) -> Error {
+    let name = quote_identifier(name);
+    let what = format!("{name} was created, dropped or altered while the backup began");
+    Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs")
+}
+
+/// Whether to ask for all tables for the sake of some: a list has its price too.
+fn is_worth_all(some: usize, all: usize) -> bool {
+    some > all / 4
+}
+
+/// A part of tables that are asked for, and the condition that leads to them, and perhaps to others.
+struct Among<'a> {
+    names: &'a [&'a str],
+    condition: String,
+}
+
+/// Some of the database's tables, of which there are `all`, in parts for one query each. MariaDB
+/// looks through the names of all for each.
+fn in_parts<'a>(names: &'a [&'a str], all: usize) -> impl Iterator<Item = Among<'a>> {
+    const AT_ONCE: usize = 250;
+    let whole = is_worth_all(names.len(), all);
+    let size = if whole { names.len().max(1) } else { AT_ONCE };
+    names.chunks(size).map(move |names| {
+        let quoted: Vec<_> = names.iter().map(|name| quote_string(name)).collect();
+        let condition = if whole {
+            String::new()
+        } else {
+            format!(" AND TABLE_NAME IN ({})", quoted.join(", "))
+        };
+        Among { names, condition }
+    })
 }
 
 fn rows<T: FromRow>(conn: &mut Conn, query: &str) -> Result<Vec<T>> {

@@ -1,15 +1,15 @@
 //! Base tables and sequences: what is stated of a table as a whole, and what follows from it
 //! for reading its rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mysql::Conn;
 
 use super::columns::{Column, Period};
 use super::keys::Key;
-use super::listing::Stated;
-use super::rows;
-use crate::error::Result;
+use super::listing::Listed;
+use super::{in_parts, rows};
+use crate::error::{Error, ErrorKind, Result};
 use crate::server::flavor::Flavor;
 use crate::server::quote_identifier;
 use crate::store::manifest::TableKind;
@@ -25,9 +25,6 @@ const ELSEWHERE: [&str; 8] = [
     "SPHINX",
     "SPIDER",
 ];
-
-/// More rows or bytes than there are; so many can be added up.
-const MOST: u64 = 1 << 48;
 
 /// A base table or sequence.
 #[derive(Debug, Clone)]
@@ -82,6 +79,11 @@ impl Table {
         precise.then(|| "its history is by transaction, which cannot be restored".to_owned())
     }
 
+    /// Whether its rows are stored in the order of a key.
+    pub fn is_clustered_by(&self, key: &str) -> bool {
+        self.engine == "InnoDB" && key == "PRIMARY"
+    }
+
     /// What to read its rows from: the table, with its history where that is saved.
     pub fn source(&self) -> String {
         let history = if self.versioned {
@@ -110,30 +112,53 @@ pub(super) fn is_merge(engine: &str) -> bool {
     engine.eq_ignore_ascii_case("MRG_MyISAM")
 }
 
-/// Tables and sequences as the server states them, without their columns and keys.
-pub(super) fn of(stated: Vec<Stated>, flavor: &Flavor) -> BTreeMap<String, Table> {
-    let tables = stated.into_iter().map(|stated| {
-        let kind = if stated.kind == "SEQUENCE" {
-            TableKind::Sequence
-        } else {
-            TableKind::Table
-        };
-        let table = Table {
-            name: stated.name.clone(),
-            kind,
-            transactional: stated.listed.transactional,
-            rows: stated.rows.min(MOST),
-            data_bytes: stated.data_bytes.min(MOST),
-            auto_increment: stated.auto_increment,
-            lax_foreign_keys: false,
-            columns: Vec::new(),
-            keys: Vec::new(),
-            versioned: stated.listed.versioned && flavor.takes_history(),
-            engine: stated.listed.engine,
-        };
-        (stated.name, table)
-    });
-    tables.collect()
+/// A table as it is listed, without its columns and keys.
+pub(super) fn of(name: &str, listed: &Listed, flavor: &Flavor) -> Table {
+    Table {
+        name: name.to_owned(),
+        kind: listed.kind,
+        engine: listed.engine.clone(),
+        transactional: listed.transactional,
+        rows: listed.rows,
+        data_bytes: listed.data_bytes,
+        auto_increment: None,
+        lax_foreign_keys: false,
+        columns: Vec::new(),
+        keys: Vec::new(),
+        versioned: listed.versioned && flavor.takes_history(),
+    }
+}
+
+/// Reads the counters (AUTO_INCREMENT) of the tables that have one, of `all` in the database. The
+/// server opens them for it.
+pub(super) fn counters(
+    conn: &mut Conn,
+    counting: &BTreeSet<String>,
+    all: usize,
+    tables: &mut BTreeMap<String, Table>,
+) -> Result<()> {
+    let names: Vec<&str> = counting.iter().map(String::as_str).collect();
+    for among in in_parts(&names, all) {
+        let query = format!(
+            "SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA = DATABASE(){}",
+            among.condition
+        );
+        let stated: BTreeMap<String, Option<u64>> = rows(conn, &query)?.into_iter().collect();
+        for name in among.names {
+            let next = stated.get(*name).ok_or_else(|| {
+                let what = format!(
+                    "the server states nothing of table {}",
+                    quote_identifier(name)
+                );
+                Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs")
+            })?;
+            if let Some(table) = tables.get_mut(*name) {
+                table.auto_increment = *next;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Finds the foreign keys that refer to no unique key, which MySQL allows only when told to.

@@ -236,6 +236,27 @@ fn in_place_only_what_changed_is_touched() {
 }
 
 #[test]
+fn a_new_directory_moves_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("host");
+    let number = |dir: &Path, name: &str| fs::metadata(dir.join(name)).unwrap().ino();
+    let staged = root.join(".schema_backup/staging");
+    let publish = |tables: &[(&str, &str)]| {
+        let sealed = seal(&host(&root), tables);
+        let staged = ["data", "structure"].map(|name| number(&staged, name));
+        sealed.publish().unwrap();
+        let live = ["data", "structure"].map(|name| number(&root, name));
+        assert!(sums_hold(&root));
+        staged == live
+    };
+    assert!(publish(&[("a", "1"), ("b", "2")]));
+    // Those that are there stay, with what else is in them.
+    fs::write(root.join("structure/notes.txt"), "mine").unwrap();
+    assert!(!publish(&[("a", "2"), ("c", "3")]));
+    assert!(root.join("structure/notes.txt").exists());
+}
+
+#[test]
 fn timestamped_backups_stand_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("user");

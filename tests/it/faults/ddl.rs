@@ -290,6 +290,56 @@ fn on_the_table_that_is_read_it_waits_until_that_is_whole(kind: Kind) {
     }
 }
 
+#[cfg(feature = "failpoints")]
+on_each_kind!(what_changes_between_the_first_look_and_the_snapshot_fails_the_run_by_name);
+
+/// The catalog in the snapshot goes by what was listed before it.
+#[cfg(feature = "failpoints")]
+fn what_changes_between_the_first_look_and_the_snapshot_fails_the_run_by_name(kind: Kind) {
+    let Some(mut fixture) = Fixture::new(kind, "ddl_before") else {
+        return;
+    };
+    let mut run = |before: &str, ddl: &str| {
+        fixture.anew();
+        let mut connection = fixture.connect();
+        let mut all = |statements: &str| {
+            let mut statements = statements.split("; ").filter(|s| !s.is_empty());
+            statements.try_for_each(|statement| connection.query_drop(statement))
+        };
+        all(before).unwrap_or_else(|e| panic!("{before}: {e}"));
+        let mut command = fixture.site.command("", &super::pair::QUIET);
+        command.env(schema_backup::FAILPOINT_VARIABLE, "make-staging=stop");
+        let program = super::pair::stopped(command).expect("a run that makes a staging area");
+        all(ddl).unwrap_or_else(|e| panic!("{ddl}: {e}"));
+        program.signal(Signal::CONT);
+        let outcome = program.finish(RUN_BOUND);
+        assert_no_leftovers(&fixture.site);
+        outcome
+    };
+    let merge = "CREATE TABLE part (a INT) ENGINE=MyISAM; \
+                 CREATE TABLE merged (a INT) ENGINE=MERGE UNION=(part)";
+    for (before, ddl, name) in [
+        ("", "CREATE TABLE fresh (a INT)", "fresh"),
+        ("CREATE TABLE spare (a INT)", "DROP TABLE spare", "spare"),
+        ("", "CREATE VIEW seen AS SELECT 1 AS a", "seen"),
+        (
+            "CREATE VIEW seen AS SELECT 1 AS a",
+            "DROP VIEW seen",
+            "seen",
+        ),
+        (
+            "CREATE VIEW seen AS SELECT 1 AS a",
+            "DROP VIEW seen; CREATE TABLE seen (a INT)",
+            "seen",
+        ),
+        (merge, "ALTER TABLE merged ENGINE=InnoDB", "merged"),
+    ] {
+        let said = format!("`{name}` was created, dropped or altered while the backup began");
+        run(before, ddl).expect_code(3).expect_said(&said);
+    }
+    run("", "INSERT INTO coming VALUES (100000, 1, 'late')").expect_code(0);
+}
+
 on_each_kind!(on_a_table_to_come_it_goes_through_and_the_run_fails_by_name);
 
 fn on_a_table_to_come_it_goes_through_and_the_run_fails_by_name(kind: Kind) {
