@@ -410,6 +410,7 @@ fn table(types: &[&str]) -> Table {
         transactional: true,
         rows: 0,
         data_bytes: 0,
+        partitioned: false,
         auto_increment: None,
         lax_foreign_keys: false,
         columns: types.iter().enumerate().map(column).collect(),

@@ -27,13 +27,15 @@ pub fn run(
     let (survey, mut conn) = Survey::take(request, &destinations, interrupt)?;
     interrupt.check()?;
     // Ignored tables are listed too, so that nothing seems to be missing.
+    let tables = survey.listing.table_names();
     let wanted = Wanted {
         flavor: &survey.flavor,
         listing: &survey.listing,
         listed_before: false,
         skip: &request.config.skip_objects,
-        ignored: &survey.classification.ignored_views,
-        split: &survey.listing.table_names(),
+        ignored: &survey.classification.ignored_others,
+        read: &tables,
+        split: &tables,
     };
     let catalog = Catalog::read(&mut conn, None, &wanted)?;
     let tables = catalog

@@ -307,16 +307,23 @@ impl TablePlan {
             encoding.select_list(),
             table.source()
         );
-        if let Some(key) = &self.key {
-            let split = self.ranges.len() > 1;
+        let split = self.ranges.len() > 1;
+        if let (false, Some(clustered)) = (split, table.clustered()) {
+            // As they are stored, rows come in the order of that key, whichever way it is sorted.
+            query.push_str(&format!(
+                " FORCE INDEX ({})",
+                quote_identifier(&clustered.name)
+            ));
+            let key = self.key.as_ref().filter(|key| key.index == clustered.name);
+            if let Some(key) = key.filter(|_| table.partitioned) {
+                query.push_str(&format!(" ORDER BY {}", key.order_by()));
+            }
+        } else if let Some(key) = &self.key {
             if key.index == "PRIMARY" || split {
                 query.push_str(&format!(" FORCE INDEX ({})", quote_identifier(&key.index)));
             }
             query.push_str(&key.where_clause(range));
-            // Read in one piece, rows come as they are stored: in the order of the key, whichever
-            // way it is sorted, and of one partition after another.
-            let as_stored = !split && table.is_clustered_by(&key.index);
-            if split || !(as_stored || key.nullable) {
+            if !key.nullable || split {
                 query.push_str(&format!(" ORDER BY {}", key.order_by()));
             }
         }

@@ -1,7 +1,7 @@
 //! The main verb: from a request to published directories. Read [`run`] as the table of
 //! contents; the stages below it do the work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -182,14 +182,16 @@ fn catalog_in_snapshot(
     let mut other = (pool.size() > 1).then(|| pool.session()).transpose()?;
     let conn = session.results_in("utf8mb4")?;
     let other = other.as_mut().map(|other| other.results_in("utf8mb4"));
+    let read: BTreeSet<&str> = data_tables.keys().map(String::as_str).collect();
     let mut split = data::may_be_split(&survey.listing, stagings, request);
-    split.retain(|table| data_tables.contains_key(*table));
+    split.retain(|table| read.contains(table));
     let wanted = Wanted {
         flavor: &survey.flavor,
         listing: &survey.listing,
         listed_before: true,
         skip: &request.config.skip_objects,
         ignored: &survey.classification.ignored(),
+        read: &read,
         split: &split,
     };
     Catalog::read(conn, other.transpose()?, &wanted)

@@ -96,6 +96,7 @@ fn table(input: &mut Input<'_>) -> Table {
         transactional: true,
         rows: 0,
         data_bytes: 0,
+        partitioned: false,
         auto_increment: None,
         lax_foreign_keys: false,
         columns: (0..columns).map(|_| column(input)).collect(),

@@ -25,6 +25,7 @@ fn table() -> Table {
         transactional: true,
         rows: 0,
         data_bytes: 0,
+        partitioned: false,
         auto_increment: None,
         columns: vec![Column::plain("id", "int"), Column::plain("v", "blob")],
         keys: Vec::new(),

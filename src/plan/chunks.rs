@@ -38,13 +38,14 @@ pub enum Range {
 
 impl ChunkKey {
     /// The key to read `table` by: the primary key, else the unique NOT NULL key of fewest
-    /// columns, else a nullable unique one. `None` for a table without a unique key.
+    /// columns, else a nullable unique one. `None` for a table without a unique key, and for one
+    /// whose rows are stored by the only one, if that cannot split it.
     pub fn choose(table: &Table) -> Option<ChunkKey> {
         let nullable = |column: &String| table.column(column).is_none_or(|c| c.nullable);
-        let not_null = table
-            .keys
-            .iter()
-            .filter(|key| !key.columns.iter().any(nullable));
+        // Read in one piece, rows come in the order of a clustered key anyway.
+        let of_use = |key: &&Key| key.ordered || !table.is_clustered_by(&key.name);
+        let keys = || table.keys.iter().filter(of_use);
+        let not_null = keys().filter(|key| !key.columns.iter().any(nullable));
         let best = not_null.min_by_key(|key| (key.name != "PRIMARY", key.columns.len()));
         if let Some(key) = best {
             let split = if leads(table, key) {
@@ -55,9 +56,7 @@ impl ChunkKey {
             };
             return Some(ChunkKey::of(table, key, split, false));
         }
-        let key = table
-            .keys
-            .iter()
+        let key = keys()
             .filter(|key| leads(table, key))
             .min_by_key(|key| key.columns.len())?;
         let first = key.columns[..1].to_vec();
@@ -256,6 +255,7 @@ mod tests {
             transactional: true,
             rows: 0,
             data_bytes: 0,
+            partitioned: false,
             auto_increment: None,
             columns,
             keys,
@@ -287,6 +287,11 @@ mod tests {
             let t = table(columns.clone(), &[("PRIMARY", &[keyed])]);
             assert_eq!(ChunkKey::choose(&t).unwrap().split.len(), split);
         }
+        let mut t = table(columns.clone(), &[("PRIMARY", &["a"]), ("u", &["b"])]);
+        t.keys[0].ordered = false;
+        assert_eq!(ChunkKey::choose(&t).unwrap().index, "u");
+        t.keys.truncate(1);
+        assert_eq!(ChunkKey::choose(&t), None);
         assert_eq!(ChunkKey::choose(&table(columns, &[])), None);
     }
 

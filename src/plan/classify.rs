@@ -20,8 +20,8 @@ pub struct Classified {
 pub struct Classification {
     /// Exactly the tables given, by name.
     pub tables: BTreeMap<String, Classified>,
-    /// Views that are on the `ignore` list and on no other.
-    pub ignored_views: BTreeSet<String>,
+    /// Names on the `ignore` list and on no other that are no tables: views, and what may yet come.
+    pub ignored_others: BTreeSet<String>,
     /// What the user should know, one line each: tables on several lists, listed tables that do
     /// not exist, tables on no list; by name within each.
     pub warnings: Vec<String>,
@@ -42,7 +42,7 @@ impl Classification {
             .is_some_and(|classified| classified.listed)
     }
 
-    /// Names of the ignored tables and the ignored views.
+    /// All names that are ignored.
     pub fn ignored(&self) -> BTreeSet<String> {
         let tables = self
             .tables
@@ -50,7 +50,7 @@ impl Classification {
             .filter(|(_, table)| table.category == Category::Ignore);
         tables
             .map(|(name, _)| name)
-            .chain(&self.ignored_views)
+            .chain(&self.ignored_others)
             .cloned()
             .collect()
     }
@@ -67,7 +67,7 @@ pub fn classify(lists: &TableLists, tables: &[&str], views: &[&str]) -> Result<C
     let views: BTreeSet<&str> = views.iter().copied().collect();
     let mut result = Classification {
         tables: BTreeMap::new(),
-        ignored_views: BTreeSet::new(),
+        ignored_others: BTreeSet::new(),
         warnings: Vec::new(),
     };
     let (mut missing, mut unlisted) = (Vec::new(), Vec::new());
@@ -77,6 +77,9 @@ pub fn classify(lists: &TableLists, tables: &[&str], views: &[&str]) -> Result<C
         let Some((&category, others)) = categories.split_first() else {
             continue;
         };
+        if category == Category::Ignore && !tables.contains(name) {
+            result.ignored_others.insert(name.to_string());
+        }
         let kind = match (tables.contains(name), views.contains(name)) {
             (true, _) => "table",
             (false, true) => "view",
@@ -91,9 +94,6 @@ pub fn classify(lists: &TableLists, tables: &[&str], views: &[&str]) -> Result<C
                 "{kind} `{shown}` is in {category} and also in {}: treated as {category}",
                 join(others)
             ));
-        }
-        if kind == "view" && category == Category::Ignore {
-            result.ignored_views.insert(name.to_string());
         }
     }
     for name in tables {
@@ -218,7 +218,7 @@ mod tests {
             found.ignored(),
             BTreeSet::from(["i".to_string(), "v".to_string()])
         );
-        assert_eq!(found.ignored_views, BTreeSet::from(["v".to_string()]));
+        assert_eq!(found.ignored_others, BTreeSet::from(["v".to_string()]));
     }
 
     #[test]

@@ -40,11 +40,10 @@ impl Restore<'_> {
     fn look(&self) -> Result<Arrived> {
         let mut conn = self.connector.connect()?;
         let privileges = Privileges::read(&mut conn, &self.request.connection.database)?;
-        let listing = Listing::without_sizes(&mut conn)?;
-        let tables: BTreeMap<String, bool> = listing
+        let tables: BTreeMap<String, bool> = Listing::at_hand(&mut conn)?
             .tables
-            .iter()
-            .map(|(name, listed)| (name.clone(), listed.transactional))
+            .into_iter()
+            .map(|(name, listed)| (name, listed.transactional))
             .collect();
         drop(conn);
         let snapshot = SnapshotRequest {
@@ -60,13 +59,16 @@ impl Restore<'_> {
         let catalog = {
             let mut session = pool.session()?;
             let conn = session.results_in("utf8mb4")?;
+            let listing = Listing::at_hand(conn)?;
+            let tables = listing.table_names();
             let wanted = Wanted {
                 flavor: &self.flavor,
                 listing: &listing,
                 listed_before: false,
                 skip: &hidden,
                 ignored: &BTreeSet::new(),
-                split: &listing.table_names(),
+                read: &tables,
+                split: &tables,
             };
             Catalog::read(conn, None, &wanted)?
         };

@@ -448,7 +448,7 @@ impl<'a> Restore<'a> {
         control: &mut Session<'_>,
         ledger: &mut Ledger,
     ) -> Result<BTreeSet<String>> {
-        let listing = Listing::without_sizes(&mut control.conn)?;
+        let listing = Listing::at_hand(&mut control.conn)?;
         let mut found = BTreeSet::new();
         for table in &self.source.tables {
             let Some((_, data)) = &table.rows else {

@@ -79,7 +79,7 @@ impl<'a> Live<'a> {
         }
         let privileges = Privileges::read(&mut conn, &settings.database)?;
         privileges.require_reading()?;
-        let listing = Listing::without_sizes(&mut conn)?;
+        let listing = Listing::at_hand(&mut conn)?;
         // Only the host directory has the other objects.
         let host = manifests.iter().find(|m| m.kind == BackupKind::Host);
         let kinds = ObjectKind::NAMES.map(|(_, kind)| kind);
@@ -140,14 +140,16 @@ impl<'a> Live<'a> {
         let mut session = pool.session()?;
         let conn = session.results_in("utf8mb4")?;
         // The files were read since the first, which may have taken hours.
-        let listing = Listing::without_sizes(conn)?;
+        let listing = Listing::at_hand(conn)?;
+        let tables = listing.table_names();
         let wanted = Wanted {
             flavor: &self.flavor,
             listing: &listing,
             listed_before: false,
             skip: &self.skipped,
             ignored: &BTreeSet::new(),
-            split: &listing.table_names(),
+            read: &tables,
+            split: &tables,
         };
         let catalog = Catalog::read(conn, None, &wanted)?;
         drop(session);

@@ -69,6 +69,20 @@ const TABLES: &[(Dialect, Use, &str, &str, &str)] = &[
         "n DIV 10, n",
     ),
     (
+        MariaDb,
+        Split,
+        "downwards_or_by_another",
+        "a INT, b INT NOT NULL, PRIMARY KEY (a DESC), UNIQUE KEY (b)",
+        "n, n",
+    ),
+    (
+        MariaDb,
+        Split,
+        "downwards_or_by_nullable",
+        "a INT, b INT, PRIMARY KEY (a DESC), UNIQUE KEY (b)",
+        "n, n",
+    ),
+    (
         Both,
         Split,
         "any_case",

@@ -48,7 +48,7 @@ const OTHERS: [Keyed; 8] = [
         "n",
         false,
     ),
-    ("in_parts", "k INT PRIMARY KEY", "InnoDB", "n", false),
+    ("in_parts", "k INT PRIMARY KEY", "InnoDB", "n", true),
     (
         "counts",
         "k INT AUTO_INCREMENT PRIMARY KEY",
@@ -188,6 +188,18 @@ fn only_keys_of_large_or_peculiar_tables_are_asked_for_in_full(kind: Kind) {
         );
         if one.is_empty() || one != other {
             failures.push(format!("{name}: other bytes where it is asked for in full"));
+        }
+    }
+
+    // As they are stored, and through all partitions in order.
+    for (name, first) in [("downwards", "(9,"), ("in_parts", "(1,"), ("large", "(1,")] {
+        let rows = rows_in(&site.host(), &site.latest(), name);
+        let rows = String::from_utf8_lossy(&rows).into_owned();
+        let row = rows
+            .split_once("VALUES")
+            .map_or("", |(_, rows)| rows.trim_start());
+        if !row.starts_with(first) {
+            failures.push(format!("{name} begins with {row:.20}"));
         }
     }
 

@@ -90,8 +90,23 @@ impl Column {
     }
 }
 
-/// Reads the columns of tables and views. Returns the tables that count (AUTO_INCREMENT).
-pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<BTreeSet<String>> {
+/// A column as the server states it.
+pub(super) type Row = (
+    String,
+    String,
+    String,
+    Option<String>,
+    String,
+    Option<String>,
+    Option<String>,
+    String,
+    bool,
+    bool,
+    bool,
+);
+
+/// What the server states of the columns of tables and views.
+pub(super) fn read(conn: &mut Conn) -> Result<Vec<Row>> {
     let query = "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_SET_NAME, IS_NULLABLE, EXTRA, \
                  GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
                  DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
@@ -99,21 +114,13 @@ pub(super) fn read(conn: &mut Conn, catalog: &mut Catalog) -> Result<BTreeSet<St
                  DATA_TYPE = 'timestamp' AND IS_NULLABLE = 'NO' AND COLUMN_DEFAULT IS NULL \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
-    type Row = (
-        String,
-        String,
-        String,
-        Option<String>,
-        String,
-        Option<String>,
-        Option<String>,
-        String,
-        bool,
-        bool,
-        bool,
-    );
+    rows(conn, query)
+}
+
+/// Gives tables and views their columns. Returns the tables that count (AUTO_INCREMENT).
+pub(super) fn assign(rows: Vec<Row>, catalog: &mut Catalog) -> Result<BTreeSet<String>> {
     let mut counting = BTreeSet::new();
-    for row in rows::<Row>(conn, query)? {
+    for row in rows {
         let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad, bare) =
             row;
         if let Some(view) = catalog.views.get_mut(&table) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mysql::Conn;
 
+use super::listing::Listed;
 use super::tables::Table;
 use super::{Wanted, in_parts, is_worth_all, rows};
 use crate::error::Result;
@@ -41,47 +42,46 @@ enum Sorted {
 
 /// What the server states of the columns of unique keys, in their order. MariaDB has to open a table
 /// to say how a key is sorted, which takes long where there are thousands: it is asked for that only
-/// where a table may be split, its engine may sort keys by a hash, or it has no primary key to read
-/// it by; and of all tables where these are many.
+/// where that may matter for how rows are read, and of all tables where these are many.
 pub(super) fn read(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<Vec<Part>> {
     let Wanted {
         flavor,
         listing,
-        ignored,
+        read,
         split,
         ..
     } = *wanted;
-    let tables = listing.tables.iter();
-    let mut in_full: BTreeSet<String> = tables
-        .filter(|(name, _)| !ignored.contains(*name))
-        .filter(|(name, listed)| listed.engine != "InnoDB" || split.contains(name.as_str()))
-        .map(|(name, _)| name.clone())
-        .collect();
     let all = listing.tables.len();
+    let matters = |(name, listed): &(&String, &Listed)| {
+        read.contains(name.as_str())
+            && (listed.engine != "InnoDB" || listed.partitioned || split.contains(name.as_str()))
+    };
+    let in_full = listing.tables.iter().filter(matters);
+    let mut in_full: BTreeSet<String> = in_full.map(|(name, _)| name.clone()).collect();
     if !flavor.is_mariadb() || is_worth_all(in_full.len(), all) {
         return parts(conn, flavor, true, "");
     }
     let mut found = parts(conn, flavor, false, "")?;
-    let primary = found.iter().filter(|part| part.key == "PRIMARY");
-    let (unusable, usable): (Vec<_>, Vec<_>) = primary.partition(|part| part.unusable);
-    let unusable: BTreeSet<&str> = unusable.iter().map(|part| part.table.as_str()).collect();
-    let mut usable: BTreeSet<&str> = usable.iter().map(|part| part.table.as_str()).collect();
-    usable.retain(|table| !unusable.contains(table));
-    let keyed = found.iter().map(|part| &part.table);
+    // Whether a table has a primary key that can be used, as far as it has keys.
+    let mut by_primary: BTreeMap<&str, bool> = BTreeMap::new();
+    for part in &found {
+        let usable = part.key == "PRIMARY" && !part.unusable;
+        *by_primary.entry(&part.table).or_insert(usable) &= usable || part.key != "PRIMARY";
+    }
+    let others = by_primary.iter().filter(|(_, by_primary)| !**by_primary);
+    let others = others.map(|(table, _)| *table);
     in_full.extend(
-        keyed
-            .filter(|table| !usable.contains(table.as_str()))
-            .cloned(),
+        others
+            .filter(|table| read.contains(table))
+            .map(str::to_owned),
     );
     found.retain(|part| !in_full.contains(&part.table));
     let names: Vec<&str> = in_full.iter().map(String::as_str).collect();
     for among in in_parts(&names, all) {
+        // Names are compared without regard to case here.
         let these: BTreeSet<&str> = among.names.iter().copied().collect();
-        let more = parts(conn, flavor, true, &among.condition)?;
-        found.extend(
-            more.into_iter()
-                .filter(|part| these.contains(part.table.as_str())),
-        );
+        let parts = parts(conn, flavor, true, &among.condition)?.into_iter();
+        found.extend(parts.filter(|part| these.contains(part.table.as_str())));
     }
     Ok(found)
 }

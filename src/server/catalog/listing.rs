@@ -1,7 +1,7 @@
 //! The names of tables and views, and how tables are stored: what is known before the snapshot, to
 //! classify and to lock by. The catalog begins with it. MariaDB opens every table to say when it was
-//! created and how large it is, which takes long where there are thousands: it is asked for both at
-//! once, and in the snapshot only for what it has at hand.
+//! created and how large it is, which takes long where there are thousands: it is asked for all of
+//! that at once, before the snapshot, and whoever does not need it asks for what is at hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,6 @@ use crate::store::manifest::TableKind;
 const MOST: u64 = 1 << 48;
 
 /// The names of tables and views, and how tables are stored: enough to classify and to lock.
-/// Read before the snapshot, and compared with what there is after the last row.
 #[derive(Debug, Clone)]
 pub struct Listing {
     /// Tables and sequences.
@@ -38,17 +37,20 @@ pub struct Listed {
     pub transactional: bool,
     /// Whether the table keeps the history of its rows (MariaDB).
     pub versioned: bool,
-    /// When the table was last created, altered or renamed, as the server states it.
+    /// When the table was last created, altered or renamed, as the server states it, if that was
+    /// asked for.
     pub created: Option<String>,
-    /// Rows, estimated.
+    /// Rows, estimated; 0 if that was not asked for, as the next two.
     pub rows: u64,
     /// Bytes of data, estimated.
     pub data_bytes: u64,
+    /// Whether its rows lie in partitions.
+    pub partitioned: bool,
 }
 
 impl Listed {
     /// What a [`Listing`] would say now of some of the database's tables, of which there are
-    /// about `all`, without their sizes. MariaDB looks through the names of all of them for a list,
+    /// about `all`, but for sizes and partitions. MariaDB looks through the names of all of them for a list,
     /// and not for one.
     pub fn read(conn: &mut Conn, tables: &[&str], all: usize) -> Result<BTreeMap<String, Listed>> {
         /// So many names are looked through in the time that a statement takes.
@@ -62,10 +64,10 @@ impl Listed {
         for tables in tables.chunks(together) {
             let names: Vec<_> = tables.iter().map(|name| quote_string(name)).collect();
             let query = match &names[..] {
-                [name] => format!("{} AND t.TABLE_NAME = {name}", query(NO_SIZES)),
+                [name] => format!("{} AND t.TABLE_NAME = {name}", query(TIMES)),
                 names => format!(
                     "{} AND t.TABLE_NAME IN ({})",
-                    query(NO_SIZES),
+                    query(TIMES),
                     names.join(", ")
                 ),
             };
@@ -79,14 +81,20 @@ impl Listed {
     /// state no time of creation for a table that it states one of a moment later: that says
     /// nothing.
     pub fn can_be(&self, before: &Listed) -> bool {
-        self.is_like(before) && (before.created.is_none() || self.created == before.created)
+        self.is_same_kind(before) && (before.created.is_none() || self.created == before.created)
     }
 
-    /// Whether all but times and sizes is the same.
-    fn is_like(&self, before: &Listed) -> bool {
+    fn is_same_kind(&self, before: &Listed) -> bool {
         (self.kind, self.transactional, self.versioned)
             == (before.kind, before.transactional, before.versioned)
             && self.engine == before.engine
+    }
+
+    /// Whether a table is treated as it would have been `before`. Of one that cannot be opened the
+    /// server states this and that: reading it says why.
+    fn is_treated_alike(&self, before: &Listed) -> bool {
+        let opened = before.created.is_some();
+        self.holds_rows() == before.holds_rows() && (!opened || self.is_same_kind(before))
     }
 
     /// In words, for an error.
@@ -112,6 +120,7 @@ impl Listed {
             created: None,
             rows: 0,
             data_bytes: 0,
+            partitioned: false,
         }
     }
 }
@@ -119,16 +128,15 @@ impl Listed {
 impl Listing {
     /// Reads the names of tables and views, and how tables are stored.
     pub fn read(conn: &mut Conn) -> Result<Listing> {
-        Ok(Listing::of(rows(conn, &query(SIZES))?))
+        Ok(Listing::of(rows(conn, &query(ALL))?))
     }
 
-    /// The same without sizes.
-    pub fn without_sizes(conn: &mut Conn) -> Result<Listing> {
-        Ok(Listing::of(rows(conn, &query(NO_SIZES))?))
+    /// What MariaDB opens no table for: no times, no sizes, and nothing of partitions.
+    pub fn at_hand(conn: &mut Conn) -> Result<Listing> {
+        Ok(Listing::of(rows(conn, &query(AT_HAND))?))
     }
 
-    /// The same with them; of many tables half over another connection, if the server has one to
-    /// spare.
+    /// Reads all of it; of many tables half over another connection, if the server has one to spare.
     pub fn read_by_halves(conn: &mut Conn, connector: &Connector) -> Result<Listing> {
         const MANY: usize = 1000;
         let names = "SELECT TABLE_NAME FROM information_schema.TABLES \
@@ -146,7 +154,7 @@ impl Listing {
         };
         // Whatever names are equal to the server: each is in one half.
         let middle = quote_string(&names[names.len() / 2]);
-        let half = |sign| format!("{} AND t.TABLE_NAME {sign} {middle}", query(SIZES));
+        let half = |sign| format!("{} AND t.TABLE_NAME {sign} {middle}", query(ALL));
         let (lower, upper) = (half("<"), half(">="));
         std::thread::scope(|scope| {
             let upper = scope.spawn(|| rows(&mut beside, &upper));
@@ -161,22 +169,22 @@ impl Listing {
         self.tables.keys().map(String::as_str).collect()
     }
 
-    /// A name that stands for something else now, or for nothing, or for the first time; names in
-    /// `ignored` may.
-    pub(super) fn changed(
-        &self,
-        conn: &mut Conn,
+    /// A table that has come, gone or become another since this was read, by what is there `now`;
+    /// names in `ignored` may.
+    pub(super) fn changed<'a>(
+        &'a self,
+        now: &'a Listing,
         ignored: &BTreeSet<String>,
-    ) -> Result<Option<String>> {
-        let now = Listing::of(rows(conn, &query(AT_HAND))?);
-        let tables = self.tables.keys().chain(now.tables.keys());
-        let other_table = |name: &String| match (self.tables.get(name), now.tables.get(name)) {
-            (Some(before), Some(now)) => !now.is_like(before),
-            _ => true,
-        };
-        let other = tables.filter(|name| other_table(name));
-        let mut other = other.chain(self.views.symmetric_difference(&now.views));
-        Ok(other.find(|name| !ignored.contains(*name)).cloned())
+    ) -> Option<&'a str> {
+        let mut names = self.tables.keys().chain(now.tables.keys());
+        let changed = names.find(|name| {
+            let other = match (self.tables.get(*name), now.tables.get(*name)) {
+                (Some(before), Some(now)) => !now.is_treated_alike(before),
+                _ => true,
+            };
+            other && !ignored.contains(*name)
+        });
+        changed.map(String::as_str)
     }
 
     fn of(rows: Vec<Row>) -> Listing {
@@ -184,7 +192,7 @@ impl Listing {
             tables: BTreeMap::new(),
             views: BTreeSet::new(),
         };
-        for (name, kind, engine, transactional, created, rows, data_bytes) in rows {
+        for (name, kind, engine, transactional, created, rows, data_bytes, partitioned) in rows {
             if matches!(kind.as_str(), "VIEW" | "SYSTEM VIEW") {
                 listing.views.insert(name);
                 continue;
@@ -201,6 +209,7 @@ impl Listing {
                 created,
                 rows: rows.min(MOST),
                 data_bytes: data_bytes.min(MOST),
+                partitioned,
             };
             listing.tables.insert(name, listed);
         }
@@ -209,21 +218,20 @@ impl Listing {
 }
 
 /// The columns of [`query`].
-type Row = (String, String, String, bool, Option<String>, u64, u64);
+type Row = (String, String, String, bool, Option<String>, u64, u64, bool);
 
-/// Times and sizes. MySQL has sizes from the engine, table by table, and all else from its dictionary.
-const SIZES: &str =
-    "CAST(t.CREATE_TIME AS CHAR), COALESCE(t.TABLE_ROWS, 0), COALESCE(t.DATA_LENGTH, 0)";
-/// The same for whoever does not look at sizes.
-const NO_SIZES: &str = "CAST(t.CREATE_TIME AS CHAR), 0, 0";
+/// MySQL has sizes from the engine, table by table, and all else from its dictionary.
+const ALL: &str = "CAST(t.CREATE_TIME AS CHAR), COALESCE(t.TABLE_ROWS, 0), \
+                   COALESCE(t.DATA_LENGTH, 0), COALESCE(t.CREATE_OPTIONS LIKE '%partitioned%', FALSE)";
+const TIMES: &str = "CAST(t.CREATE_TIME AS CHAR), 0, 0, FALSE";
 /// What MariaDB opens no table for.
-const AT_HAND: &str = "NULL, 0, 0";
+const AT_HAND: &str = "NULL, 0, 0, FALSE";
 
-/// A broken view or table is listed without an engine; reading it will say why.
-fn query(times_and_sizes: &str) -> String {
+/// A query for tables and views, with what is to be known of tables besides.
+fn query(more: &str) -> String {
     format!(
         "SELECT t.TABLE_NAME, t.TABLE_TYPE, COALESCE(t.ENGINE, ''), \
-         COALESCE(e.TRANSACTIONS = 'YES', FALSE), {times_and_sizes} \
+         COALESCE(e.TRANSACTIONS = 'YES', FALSE), {more} \
          FROM information_schema.TABLES t \
          LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
          WHERE t.TABLE_SCHEMA = DATABASE()"
@@ -246,6 +254,20 @@ mod tests {
         assert!(early.can_be(&early) && early.can_be(&unknown));
         assert!(!unknown.can_be(&late) && !early.can_be(&late));
         assert!(!listed(None, "Aria").can_be(&unknown));
-        assert!(unknown.is_like(&late) && !listed(None, "Aria").is_like(&late));
+    }
+
+    #[test]
+    fn what_is_stated_in_part_is_no_other_table() {
+        let listed = |created: Option<&str>, engine: &str| Listed {
+            engine: engine.into(),
+            created: created.map(Into::into),
+            ..Listed::plain()
+        };
+        let now = listed(None, "InnoDB");
+        assert!(now.is_treated_alike(&listed(Some("1"), "InnoDB")));
+        assert!(!now.is_treated_alike(&listed(Some("1"), "Aria")));
+        // It could not be opened.
+        assert!(now.is_treated_alike(&listed(None, "partition")));
+        assert!(!now.is_treated_alike(&listed(None, "MRG_MyISAM")));
     }
 }

@@ -47,7 +47,7 @@ pub struct Catalog {
 pub struct Wanted<'a> {
     /// The server's.
     pub flavor: &'a Flavor,
-    /// The tables and views there are.
+    /// The tables there are.
     pub listing: &'a Listing,
     /// Whether that is from before the snapshot, so that it has to be held against it.
     pub listed_before: bool,
@@ -55,41 +55,36 @@ pub struct Wanted<'a> {
     pub skip: &'a [ObjectKind],
     /// Tables and views to leave out.
     pub ignored: &'a BTreeSet<String>,
-    /// Tables that may be read by ranges of a key.
+    /// Tables whose rows are read.
+    pub read: &'a BTreeSet<&'a str>,
+    /// Those of them that may be read by ranges of a key.
     pub split: &'a BTreeSet<&'a str>,
 }
 
 impl Catalog {
-    /// Reads it, over a second connection too, if there is one. Refuses where tables or views are
-    /// others than before the snapshot: then DDL is running.
+    /// Reads it, over a second connection too, if there is one. Refuses where tables are others than
+    /// before the snapshot: what was locked, and what is to be read, went by these.
     pub fn read(
         conn: &mut Conn,
         beside: Option<&mut Conn>,
         wanted: &Wanted<'_>,
     ) -> Result<Catalog> {
-        let keys = |conn: &mut Conn| {
-            let changed = if wanted.listed_before {
-                wanted.listing.changed(conn, wanted.ignored)?
-            } else {
-                None
-            };
-            match changed {
-                Some(name) => Err(changed_since(&name)),
-                None => keys::read(conn, wanted),
-            }
-        };
         std::thread::scope(|scope| {
-            let beside = beside.map(|conn| scope.spawn(|| keys(conn)));
-            let catalog = Catalog::without_keys(conn, wanted);
-            // That DDL is running says more than what it broke.
-            let keys = beside.map_or_else(|| keys(conn), join)?;
-            let mut catalog = catalog?;
-            keys::assign(keys, wanted.flavor, &mut catalog.tables);
-            Ok(catalog)
+            let beside = beside.map(|conn| scope.spawn(|| columns::read(conn)));
+            let views = views(conn, wanted)?;
+            let keys = keys::read(conn, wanted)?;
+            let columns = beside.map_or_else(|| columns::read(conn), join)?;
+            Catalog::of(conn, wanted, views, keys, columns)
         })
     }
 
-    fn without_keys(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<Catalog> {
+    fn of(
+        conn: &mut Conn,
+        wanted: &Wanted<'_>,
+        views: BTreeSet<String>,
+        keys: Vec<keys::Part>,
+        columns: Vec<columns::Row>,
+    ) -> Result<Catalog> {
         let Wanted {
             flavor,
             listing,
@@ -108,12 +103,14 @@ impl Catalog {
             events: Vec::new(),
         };
         if !skip.contains(&ObjectKind::Views) {
-            let views = listing.views.iter().filter(|name| is_wanted(name));
-            catalog.views = views.map(|name| (name.clone(), View::default())).collect();
+            let views = views.into_iter().filter(is_wanted);
+            catalog.views = views.map(|name| (name, View::default())).collect();
             objects::view_charsets(conn, &mut catalog.views)?;
         }
-        let counting = columns::read(conn, &mut catalog)?;
+        let mut counting = columns::assign(columns, &mut catalog)?;
+        counting.retain(|name| wanted.read.contains(name.as_str()));
         tables::counters(conn, &counting, listing.tables.len(), &mut catalog.tables)?;
+        keys::assign(keys, flavor, &mut catalog.tables);
         catalog
             .tables
             .values_mut()
@@ -146,10 +143,22 @@ impl Catalog {
     }
 }
 
-fn changed_since(name: &str) -> Error {
-    let name = quote_identifier(name);
-    let what = format!("{name} was created, dropped or altered while the backup began");
-    Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs")
+/// The views there are now. Refuses where tables are others than before.
+fn views(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<BTreeSet<String>> {
+    if !wanted.listed_before {
+        return Ok(wanted.listing.views.clone());
+    }
+    let now = Listing::at_hand(conn)?;
+    let Some(name) = wanted.listing.changed(&now, wanted.ignored) else {
+        return Ok(now.views);
+    };
+    let what = format!(
+        "table {} was created, dropped or altered while the backup began",
+        quote_identifier(name)
+    );
+    Err(Error::new(ErrorKind::Failed, what).hint(
+        "run again when no DDL runs; a table of no interest to the backup can be put on `ignore`",
+    ))
 }
 
 /// Whether to ask for all tables for the sake of some: a list has its price too.

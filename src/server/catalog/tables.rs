@@ -41,6 +41,8 @@ pub struct Table {
     pub rows: u64,
     /// Bytes of data, estimated.
     pub data_bytes: u64,
+    /// Whether its rows lie in partitions.
+    pub partitioned: bool,
     /// The next AUTO_INCREMENT value.
     pub auto_increment: Option<u64>,
     /// Whether a foreign key from or to it refers to columns that are not unique (MySQL).
@@ -79,7 +81,13 @@ impl Table {
         precise.then(|| "its history is by transaction, which cannot be restored".to_owned())
     }
 
-    /// Whether its rows are stored in the order of a key.
+    /// The key in whose order its rows are stored, where that is known.
+    pub fn clustered(&self) -> Option<&Key> {
+        let mut keys = self.keys.iter();
+        keys.find(|key| self.is_clustered_by(&key.name))
+    }
+
+    /// Whether its rows are stored in the order of a key, in each partition.
     pub fn is_clustered_by(&self, key: &str) -> bool {
         self.engine == "InnoDB" && key == "PRIMARY"
     }
@@ -121,6 +129,7 @@ pub(super) fn of(name: &str, listed: &Listed, flavor: &Flavor) -> Table {
         transactional: listed.transactional,
         rows: listed.rows,
         data_bytes: listed.data_bytes,
+        partitioned: listed.partitioned,
         auto_increment: None,
         lax_foreign_keys: false,
         columns: Vec::new(),
