@@ -13,7 +13,7 @@ mod definitions;
 mod rows;
 
 pub use definitions::{Stated, added, compare_definitions};
-pub use rows::compare_rows;
+pub use rows::{compare_rows, tables_read};
 
 /// Something that the database has otherwise than the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

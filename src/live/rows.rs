@@ -1,6 +1,7 @@
 //! The rows: every table with data in a manifest is read again, in the same key ranges and with
 //! the same SELECT, and counted and digested as it was when it was exported.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -131,6 +132,22 @@ fn comparable<'a>(
         backup: entry.columns.clone(),
         live: columns,
     })
+}
+
+/// The tables whose rows [`compare_rows`] reads, and those of them that it reads by ranges of a key.
+pub fn tables_read<'a>(
+    manifests: impl IntoIterator<Item = &'a Manifest>,
+) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+    let (mut read, mut split) = (BTreeSet::new(), BTreeSet::new());
+    for (name, entry) in manifests.into_iter().flat_map(|m| &m.tables) {
+        if let Some(data) = &entry.data {
+            read.insert(name.as_str());
+            if data.chunks.len() > 1 {
+                split.insert(name.as_str());
+            }
+        }
+    }
+    (read, split)
 }
 
 /// The queries that read a table. Wherever the bounds came from, they tile the live table as

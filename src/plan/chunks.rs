@@ -39,7 +39,7 @@ pub enum Range {
 impl ChunkKey {
     /// The key to read `table` by: the primary key, else the unique NOT NULL key of fewest
     /// columns, else a nullable unique one. `None` for a table without a unique key, and for one
-    /// whose rows are stored by the only one, if that cannot split it.
+    /// that has a clustered key only, which is not known to be sorted upwards.
     pub fn choose(table: &Table) -> Option<ChunkKey> {
         let nullable = |column: &String| table.column(column).is_none_or(|c| c.nullable);
         // Read in one piece, rows come in the order of a clustered key anyway.

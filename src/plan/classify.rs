@@ -84,7 +84,7 @@ pub fn classify(lists: &TableLists, tables: &[&str], views: &[&str]) -> Result<C
             (true, _) => "table",
             (false, true) => "view",
             (false, false) => {
-                missing.push(missing_warning(name, categories, &tables, &views));
+                missing.extend(missing_warning(name, categories, &tables, &views));
                 continue;
             }
         };
@@ -153,12 +153,13 @@ fn refuse_global_and_local(listed: &BTreeMap<&str, Vec<Category>>) -> Result<()>
     ))
 }
 
+/// What is on `ignore` only need not be there.
 fn missing_warning(
     name: &str,
     on: &[Category],
     tables: &BTreeSet<&str>,
     views: &BTreeSet<&str>,
-) -> String {
+) -> Option<String> {
     let warning = format!(
         "table `{}`, listed in {}, does not exist",
         one_line(name),
@@ -170,8 +171,11 @@ fn missing_warning(
         .chain(views)
         .find(|other| other.to_lowercase() == lower)
     {
-        Some(other) => format!("{warning}; `{}` does: case matters here", one_line(other)),
-        None => warning,
+        Some(other) => Some(format!(
+            "{warning}; `{}` does: case matters here",
+            one_line(other)
+        )),
+        None => (on != [Category::Ignore]).then_some(warning),
     }
 }
 
@@ -267,12 +271,13 @@ mod tests {
 
     #[test]
     fn a_missing_table_is_named_with_its_lists() {
-        let lists = lists(&["Users"], &["gone"], &["gone"], &["w"]);
+        let lists = lists(&["Users"], &["gone"], &["gone"], &["w", "scratch", "W"]);
         let found = classify(&lists, &["users"], &["w"]).unwrap();
         assert_eq!(
             found.warnings,
             [
                 "table `Users`, listed in global, does not exist; `users` does: case matters here",
+                "table `W`, listed in ignore, does not exist; `w` does: case matters here",
                 "table `gone`, listed in local and ephemeral, does not exist",
                 "table `users` is on no list: its structure is saved, its data is not",
             ]

@@ -60,15 +60,16 @@ impl Restore<'_> {
             let mut session = pool.session()?;
             let conn = session.results_in("utf8mb4")?;
             let listing = Listing::at_hand(conn)?;
-            let tables = listing.table_names();
+            let manifests = self.expected();
+            let (read, split) = live::tables_read(&manifests);
             let wanted = Wanted {
                 flavor: &self.flavor,
                 listing: &listing,
                 listed_before: false,
                 skip: &hidden,
                 ignored: &BTreeSet::new(),
-                read: &tables,
-                split: &tables,
+                read: &read,
+                split: &split,
             };
             Catalog::read(conn, None, &wanted)?
         };

@@ -11,7 +11,7 @@ use crate::encode::body;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer, Phase};
 use crate::interrupt::Interrupt;
-use crate::live::{Stated, added, compare_definitions, compare_rows};
+use crate::live::{Stated, added, compare_definitions, compare_rows, tables_read};
 use crate::server::catalog::{Catalog, Listing, Wanted};
 use crate::server::connect::Connector;
 use crate::server::consistency::SnapshotRequest;
@@ -141,15 +141,15 @@ impl<'a> Live<'a> {
         let conn = session.results_in("utf8mb4")?;
         // The files were read since the first, which may have taken hours.
         let listing = Listing::at_hand(conn)?;
-        let tables = listing.table_names();
+        let (read, split) = tables_read(manifests.iter().copied());
         let wanted = Wanted {
             flavor: &self.flavor,
             listing: &listing,
             listed_before: false,
             skip: &self.skipped,
             ignored: &BTreeSet::new(),
-            read: &tables,
-            split: &tables,
+            read: &read,
+            split: &split,
         };
         let catalog = Catalog::read(conn, None, &wanted)?;
         drop(session);

@@ -1,6 +1,6 @@
-//! What is asked of the server about many small tables. MariaDB opens a table to say when it was
-//! created, how large it is, what it counts and how its keys are sorted: it is asked once, and only
-//! where that matters; and the same table gives the same bytes whether it was asked or not.
+//! What is asked of the server about many small tables. MariaDB opens a table to say how large it is,
+//! what it counts and how its keys are sorted: it is asked once, and only where that matters; and the
+//! same table gives the same bytes whether it was asked or not.
 
 use std::path::Path;
 

@@ -32,7 +32,7 @@ pub(super) struct Part {
     sorted: Option<Sorted>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Sorted {
     Upwards,
     Downwards,

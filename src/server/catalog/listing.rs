@@ -90,11 +90,17 @@ impl Listed {
             && self.engine == before.engine
     }
 
-    /// Whether a table is treated as it would have been `before`. Of one that cannot be opened the
-    /// server states this and that: reading it says why.
+    /// Whether a table is treated as it would have been `before`. Of one that could not be opened
+    /// the server stated this and that: reading it says why.
     fn is_treated_alike(&self, before: &Listed) -> bool {
         let opened = before.created.is_some();
-        self.holds_rows() == before.holds_rows() && (!opened || self.is_same_kind(before))
+        before.is_broken()
+            || self.holds_rows() == before.holds_rows() && (!opened || self.is_same_kind(before))
+    }
+
+    /// Whether the server does not even name its engine.
+    fn is_broken(&self) -> bool {
+        self.engine.is_empty()
     }
 
     /// In words, for an error.
@@ -180,6 +186,8 @@ impl Listing {
         let changed = names.find(|name| {
             let other = match (self.tables.get(*name), now.tables.get(*name)) {
                 (Some(before), Some(now)) => !now.is_treated_alike(before),
+                // A broken view is taken for a table.
+                (Some(before), None) => !(before.is_broken() && now.views.contains(*name)),
                 _ => true,
             };
             other && !ignored.contains(*name)
@@ -268,6 +276,7 @@ mod tests {
         assert!(!now.is_treated_alike(&listed(Some("1"), "Aria")));
         // It could not be opened.
         assert!(now.is_treated_alike(&listed(None, "partition")));
+        assert!(listed(None, "MRG_MyISAM").is_treated_alike(&listed(None, "")));
         assert!(!now.is_treated_alike(&listed(None, "MRG_MyISAM")));
     }
 }

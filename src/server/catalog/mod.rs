@@ -1,5 +1,5 @@
 //! What the server says the database has: tables, columns, keys, sizes, and the names of all
-//! other objects, read with one query for each kind, however many tables there are.
+//! other objects, read with a few queries for each kind, however many tables there are.
 
 mod columns;
 mod keys;
@@ -47,7 +47,7 @@ pub struct Catalog {
 pub struct Wanted<'a> {
     /// The server's.
     pub flavor: &'a Flavor,
-    /// The tables there are.
+    /// The tables there are, and the views, if it is not from before the snapshot.
     pub listing: &'a Listing,
     /// Whether that is from before the snapshot, so that it has to be held against it.
     pub listed_before: bool,
@@ -71,9 +71,12 @@ impl Catalog {
     ) -> Result<Catalog> {
         std::thread::scope(|scope| {
             let beside = beside.map(|conn| scope.spawn(|| columns::read(conn)));
-            let views = views(conn, wanted)?;
-            let keys = keys::read(conn, wanted)?;
-            let columns = beside.map_or_else(|| columns::read(conn), join)?;
+            let views = views(conn, wanted);
+            let keys = views.and_then(|views| Ok((views, keys::read(conn, wanted)?)));
+            let columns = beside.map(join);
+            // That DDL is running says more than what it broke.
+            let (views, keys) = keys?;
+            let columns = columns.unwrap_or_else(|| columns::read(conn))?;
             Catalog::of(conn, wanted, views, keys, columns)
         })
     }
@@ -150,7 +153,9 @@ fn views(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<BTreeSet<String>> {
     }
     let now = Listing::at_hand(conn)?;
     let Some(name) = wanted.listing.changed(&now, wanted.ignored) else {
-        return Ok(now.views);
+        let mut views = now.views;
+        views.retain(|name| !wanted.listing.tables.contains_key(name));
+        return Ok(views);
     };
     let what = format!(
         "table {} was created, dropped or altered while the backup began",

@@ -9,7 +9,7 @@ use super::columns::{Column, Period};
 use super::keys::Key;
 use super::listing::Listed;
 use super::{in_parts, rows};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::server::flavor::Flavor;
 use crate::server::quote_identifier;
 use crate::store::manifest::TableKind;
@@ -153,17 +153,9 @@ pub(super) fn counters(
              WHERE TABLE_SCHEMA = DATABASE(){}",
             among.condition
         );
-        let stated: BTreeMap<String, Option<u64>> = rows(conn, &query)?.into_iter().collect();
-        for name in among.names {
-            let next = stated.get(*name).ok_or_else(|| {
-                let what = format!(
-                    "the server states nothing of table {}",
-                    quote_identifier(name)
-                );
-                Error::new(ErrorKind::Failed, what).hint("run again when no DDL runs")
-            })?;
-            if let Some(table) = tables.get_mut(*name) {
-                table.auto_increment = *next;
+        for (name, next) in rows::<(String, Option<u64>)>(conn, &query)? {
+            if let Some(table) = tables.get_mut(&name) {
+                table.auto_increment = next;
             }
         }
     }
