@@ -23,7 +23,7 @@ pub struct Classification {
     /// Names on the `ignore` list and on no other that are no tables: views, and what may yet come.
     pub ignored_others: BTreeSet<String>,
     /// What the user should know, one line each: tables on several lists, listed tables that do
-    /// not exist, tables on no list; by name within each.
+    /// not exist (but for those to ignore), tables on no list; by name within each.
     pub warnings: Vec<String>,
 }
 
