@@ -458,12 +458,7 @@ fn access(connection: &mut mysql::Conn, query: &str) -> (String, Option<String>)
 on_each_kind!(chunks_are_found_through_the_index);
 
 fn chunks_are_found_through_the_index(kind: Kind) {
-    let log = [
-        "--general-log=1",
-        "--log-output=FILE",
-        "--general-log-file=queries.log",
-    ];
-    let Some(server) = Server::start_kind(kind, &log) else {
+    let Some(server) = Server::start_with_log(kind) else {
         return;
     };
     fill(&server);
@@ -480,8 +475,7 @@ fn chunks_are_found_through_the_index(kind: Kind) {
     site.backup_ok(&["--chunk-size", "4096", "-j", "3", "--progress", "none"]);
 
     let mut failures = Vec::new();
-    let log = std::fs::read(server.dir().join("data/queries.log")).unwrap();
-    let log = String::from_utf8_lossy(&log);
+    let log = server.query_log();
     let mut connection = server.connect();
     connection.query_drop(format!("USE {DATABASE}")).unwrap();
     connection.query_drop("SET NAMES utf8mb4").unwrap();

@@ -101,24 +101,16 @@ fn tables(of: &[Keyed]) -> String {
 on_each_kind!(only_keys_of_large_or_peculiar_tables_are_asked_for_in_full);
 
 fn only_keys_of_large_or_peculiar_tables_are_asked_for_in_full(kind: Kind) {
-    let log = [
-        "--general-log=1",
-        "--log-output=FILE",
-        "--general-log-file=queries.log",
-    ];
-    let Some(server) = Server::start_kind(kind, &log) else {
+    let Some(server) = Server::start_with_log(kind) else {
         return;
     };
-    let path = server.dir().join("data/queries.log");
     let mut seen = 0;
     // Queries since the last look.
     let mut queries = |about: &str| -> Vec<String> {
-        let log = std::fs::read(&path).unwrap();
-        let new = String::from_utf8_lossy(&log[seen..]).into_owned();
+        let log = server.query_log();
+        let new = log[seen..].lines();
         seen = log.len();
-        let all = new
-            .lines()
-            .filter(|line| line.contains("information_schema"));
+        let all = new.filter(|line| line.contains("information_schema"));
         all.filter(|line| line.contains(about))
             .map(str::to_owned)
             .collect()

@@ -250,13 +250,16 @@ fn query(more: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_time_that_is_not_stated_tells_no_tables_apart() {
-        let listed = |created: Option<&str>, engine: &str| Listed {
+    fn listed(created: Option<&str>, engine: &str) -> Listed {
+        Listed {
             engine: engine.into(),
             created: created.map(Into::into),
             ..Listed::plain()
-        };
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_not_stated_tells_no_tables_apart() {
         let (early, late) = (listed(Some("1"), "InnoDB"), listed(Some("2"), "InnoDB"));
         let unknown = listed(None, "InnoDB");
         assert!(early.can_be(&early) && early.can_be(&unknown));
@@ -266,11 +269,6 @@ mod tests {
 
     #[test]
     fn what_is_stated_in_part_is_no_other_table() {
-        let listed = |created: Option<&str>, engine: &str| Listed {
-            engine: engine.into(),
-            created: created.map(Into::into),
-            ..Listed::plain()
-        };
         let now = listed(None, "InnoDB");
         assert!(now.is_treated_alike(&listed(Some("1"), "InnoDB")));
         assert!(!now.is_treated_alike(&listed(Some("1"), "Aria")));

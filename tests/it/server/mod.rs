@@ -111,6 +111,22 @@ impl Server {
         Server::start_if_there_is_one(kind, options).or_else(|| skip(kind))
     }
 
+    /// The same, with a log of all queries; see [`Server::query_log`].
+    pub(crate) fn start_with_log(kind: Kind) -> Option<Server> {
+        let log = [
+            "--general-log=1",
+            "--log-output=FILE",
+            "--general-log-file=queries.log",
+        ];
+        Server::start_kind(kind, &log)
+    }
+
+    /// What has been asked of a server that logs it.
+    pub(crate) fn query_log(&self) -> String {
+        let log = std::fs::read(self.dir().join("data/queries.log")).unwrap();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     fn start_if_there_is_one(kind: Kind, options: &[&str]) -> Option<Server> {
         let template = kind.template()?;
         // In the system's temporary directory: a socket's path must be short.
