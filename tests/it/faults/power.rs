@@ -171,7 +171,11 @@ impl Model {
             Op::Remove(path) => {
                 self.take(path);
             }
-            Op::MakeDir(path) => self.add(path, dir()),
+            Op::MakeDir(path) => {
+                if self.find(path).is_none() {
+                    self.add(path, dir());
+                }
+            }
             Op::Link(from, to) => {
                 let node = self.find(from).unwrap();
                 self.place(to, node);

@@ -23,6 +23,8 @@ pub(super) enum Op {
     SyncAll(PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
+    /// The directory is there: made, or seen to be made by a thread whose own call is yet to
+    /// return.
     MakeDir(PathBuf),
     Link(PathBuf, PathBuf),
     Symlink(String, PathBuf),
@@ -74,8 +76,9 @@ impl Reader<'_> {
         else {
             return;
         };
+        let there = name.starts_with("mkdir") && result.starts_with("-1 EEXIST");
         let result: i64 = result.split(' ').next().unwrap().parse().unwrap_or(-1);
-        if result < 0 {
+        if result < 0 && !there {
             return;
         }
         let (arguments, _) = rest.rsplit_once(')').unwrap();
@@ -183,9 +186,13 @@ fn calls_become_changes_in_their_order() {
     let text = r#"7 openat(AT_FDCWD, "\x2f\x72\x2f\x61", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5
 8 write(4, "\x7a", 1) = 1
 7 write(5, "\x68\x69", 2 <unfinished ...>
-8 mkdir("\x2f\x72\x2f\x62", 0755) = -1 EEXIST (File exists)
+8 mkdir("\x2f\x72\x2f\x62", 0755) = -1 ENOSPC (No space left on device)
 7 <... write resumed>) = 2
 7 fsync(5) = 0
+7 mkdir("\x2f\x72\x2f\x64", 0755 <unfinished ...>
+8 mkdir("\x2f\x72\x2f\x64", 0755) = -1 EEXIST (File exists)
+8 openat(AT_FDCWD, "\x2f\x72\x2f\x64\x2f\x65", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 9
+7 <... mkdir resumed>) = 0
 7 close(5 <unfinished ...>
 8 openat(AT_FDCWD, "\x2f\x72\x2f\x62", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5
 7 <... close resumed>) = 0
@@ -196,13 +203,17 @@ fn calls_become_changes_in_their_order() {
 8 <... syncfs resumed>) = 0
 7 +++ exited with 0 +++
 "#;
-    let [a, b, c, staging] = ["/r/a", "/r/b", "/r/c", "/r/staging"].map(PathBuf::from);
+    let [a, b, c] = ["/r/a", "/r/b", "/r/c"].map(PathBuf::from);
+    let [d, e, staging] = ["/r/d", "/r/d/e", "/r/staging"].map(PathBuf::from);
     assert_eq!(
         read(text, Path::new("/r")),
         [
             Op::Create(a.clone()),
             Op::Append(a.clone(), b"hi".to_vec()),
             Op::Sync(a.clone()),
+            Op::MakeDir(d.clone()),
+            Op::Create(e),
+            Op::MakeDir(d),
             Op::Create(b.clone()),
             Op::Rename(a, c),
             Op::SyncAll(staging),
