@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::Stagings;
 use super::contents::{Contents, Item, Structure};
-use crate::encode::script::{self, Frame, compound, simple, view};
+use crate::encode::script::{self, Frame, compound, view};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
-use crate::server::catalog::{Listed, Listing, Table};
+use crate::server::catalog::{Listed, Listing};
 use crate::server::definitions::{self, Definition};
 use crate::server::snapshot::{Session, SnapshotPool};
 use crate::store::manifest::{BackupKind, ObjectEntry, TableKind};
 use crate::store::names;
+
+/// Definitions that are asked for together. They are in memory together, too.
+const TOGETHER: usize = 50;
 
 /// Writes all structure files.
 pub(super) fn save(
@@ -43,8 +46,11 @@ fn save_tables(
         .filter(|item| !item.structure_waits)
         .collect();
     let writer = StructureWriter::new(contents, stagings);
-    pool.map(&items, interrupt, |session, item| {
-        writer.write(item, definition(session, item.table)?)
+    let parts: Vec<_> = items.chunks(TOGETHER).collect();
+    pool.map(&parts, interrupt, |session, items| {
+        let definitions = definitions(session, items)?;
+        let mut items = items.iter().zip(definitions);
+        items.try_for_each(|(item, definition)| writer.write(item, definition))
     })?;
     Ok(())
 }
@@ -82,15 +88,13 @@ impl<'a> StructureWriter<'a> {
     }
 }
 
-/// The statement that creates a table or sequence, without what belongs to its data.
-fn definition(session: &mut Session, table: &Table) -> Result<Vec<u8>> {
-    Ok(match table.kind {
-        TableKind::Table => {
-            let create = definitions::table(session, &table.name)?;
-            script::table(&create.text, table)
-        }
-        TableKind::Sequence => simple(&definitions::sequence(session, &table.name)?.text),
-    })
+/// The statements that create tables and sequences, without what belongs to their data.
+fn definitions(session: &mut Session, items: &[&Item<'_>]) -> Result<Vec<Vec<u8>>> {
+    let tables: Vec<_> = items.iter().map(|item| item.table).collect();
+    let creates = definitions::tables(session, &tables)?;
+    let creates = creates.iter().zip(tables);
+    let statements = creates.map(|(create, table)| script::table(&create.text, table));
+    Ok(statements.collect())
 }
 
 /// What the server states of tables. Under load it was seen to state no time of one for more than
@@ -143,16 +147,20 @@ pub(super) fn check_unchanged(
         }
     })?;
     for item in items {
-        interrupt.check()?;
         let name = &item.table.name;
         check_alike(before.tables.get(name), now.get(name))
-            .and_then(|()| definition(session, item.table))
-            .and_then(|definition| match item.structure.get() {
+            .map_err(|error| error.within(item.describe()))?;
+    }
+    for items in items.chunks(TOGETHER) {
+        interrupt.check()?;
+        for (item, definition) in items.iter().zip(definitions(session, items)?) {
+            match item.structure.get() {
                 None => writer.write(item, definition),
                 Some(saved) if saved.statement == definition => Ok(()),
                 Some(_) => Err(altered("its definition is another")),
-            })
+            }
             .map_err(|error| error.within(item.describe()))?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::server::catalog::{Column, Table};
 use crate::server::definitions::Definition;
 use crate::server::flavor::Flavor;
 use crate::server::{quote_identifier, quote_string};
-use crate::store::manifest::DatabaseEntry;
+use crate::store::manifest::{DatabaseEntry, TableKind};
 
 /// Session variables that a file sets and puts back.
 const SAVED: [&str; 8] = [
@@ -113,9 +113,12 @@ impl Frame {
     }
 }
 
-/// A table, without what belongs to its rows: the server's `CREATE TABLE`, with what it leaves
-/// out, and between settings that some tables need.
+/// A table or sequence, without what belongs to its rows: the server's statement, with what it
+/// leaves out, and between settings that some tables need.
 pub fn table(create: &[u8], table: &Table) -> Vec<u8> {
+    if table.kind == TableKind::Sequence {
+        return simple(create);
+    }
     let mut statement = simple(&with_reference_systems(
         &without_auto_increment(create),
         table,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Change, Difference};
 use crate::encode::body;
-use crate::encode::script::{self, compound, simple, view};
+use crate::encode::script::{self, compound, view};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;
 use crate::server::catalog::{Catalog, Routine};
@@ -107,17 +107,19 @@ fn live(
 ) -> Result<Option<Vec<u8>>> {
     let name = stated.name;
     let table = |kind| catalog.tables.get(name).filter(|table| table.kind == kind);
+    let table = match stated.kind {
+        "table" => table(TableKind::Table),
+        "sequence" => table(TableKind::Sequence),
+        _ => None,
+    };
     Ok(match stated.kind {
-        "table" => match table(TableKind::Table) {
+        "table" | "sequence" => match table {
             Some(table) => {
-                let create = definitions::table(session, name)?;
+                let create = definitions::table(session, table)?;
                 Some(script::table(&create.text, table))
             }
             None => None,
         },
-        "sequence" if table(TableKind::Sequence).is_some() => {
-            Some(simple(&definitions::sequence(session, name)?.text))
-        }
         "view" => match catalog.views.get(name) {
             Some(known) => {
                 let definition = definitions::view(session, name, &known.charset_client)?;
@@ -147,7 +149,7 @@ fn live(
             let texts: Vec<_> = texts.collect::<Result<_>>()?;
             (!texts.is_empty()).then(|| concat(texts, catalog))
         }
-        "sequence" | "event" => None,
+        "event" => None,
         kind => {
             return Err(Error::new(
                 ErrorKind::Failed,

@@ -3,12 +3,13 @@
 
 use mysql::{Row, Value};
 
-use super::catalog::{Routine, plain};
+use super::catalog::{Routine, Table, plain};
 use super::connect::query_error;
 use super::driver::Ask;
 use super::snapshot::Session;
 use super::{is_plain_name, quote_identifier};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::manifest::TableKind;
 
 /// An object's text and what it depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,14 +31,44 @@ pub struct Definition {
     pub created: Option<u64>,
 }
 
-/// The statement that creates a table.
-pub fn table(session: &mut Session, name: &str) -> Result<Definition> {
-    show(session, "TABLE", name, "utf8mb4", &["Create Table"])
+/// The columns of the statement that creates a table or sequence.
+const OF_TABLE: [&str; 1] = ["Create Table"];
+
+/// The statement that creates a table or sequence.
+pub fn table(session: &mut Session, table: &Table) -> Result<Definition> {
+    show(session, kind(table), &table.name, "utf8mb4", &OF_TABLE)
 }
 
-/// The statement that creates a sequence.
-pub fn sequence(session: &mut Session, name: &str) -> Result<Definition> {
-    show(session, "SEQUENCE", name, "utf8mb4", &["Create Table"])
+/// The statements that create some tables and sequences. All are asked for together.
+pub fn tables(session: &mut Session, tables: &[&Table]) -> Result<Vec<Definition>> {
+    let queries = tables.iter().map(|table| query(kind(table), &table.name));
+    let queries: Vec<_> = queries.collect();
+    match session.results_in("utf8mb4")?.query_each::<Row>(&queries) {
+        Ok(rows) => {
+            let rows = rows.into_iter().map(|rows| rows.into_iter().next());
+            let tables = tables.iter().zip(rows);
+            tables
+                .map(|(table, row)| parse(kind(table), &table.name, row, &OF_TABLE))
+                .collect()
+        }
+        // Which one it refuses, or whether it takes only one at a time, shows one by one.
+        Err(mysql::Error::MySqlError(_)) => {
+            let tables = tables.iter();
+            tables.map(|of| table(session, of)).collect()
+        }
+        Err(error) => {
+            let first = tables.first().map_or("", |table| &table.name);
+            let what = format!("definitions of tables from `{first}` on");
+            Err(query_error(&what, error))
+        }
+    }
+}
+
+fn kind(table: &Table) -> &'static str {
+    match table.kind {
+        TableKind::Table => "TABLE",
+        TableKind::Sequence => "SEQUENCE",
+    }
 }
 
 /// The statement that creates a view, in the character set it was written in.
@@ -110,11 +141,23 @@ fn show(
     charset_results: &str,
     text_columns: &[&str],
 ) -> Result<Definition> {
-    let what = format!("{} `{name}`", kind.to_ascii_lowercase());
     let row: Option<Row> = session
         .results_in(charset_results)?
-        .query_first(format!("SHOW CREATE {kind} {}", quote_identifier(name)))
-        .map_err(|e| query_error(&what, e))?;
+        .query_first(query(kind, name))
+        .map_err(|e| query_error(&describe(kind, name), e))?;
+    parse(kind, name, row, text_columns)
+}
+
+fn query(kind: &str, name: &str) -> String {
+    format!("SHOW CREATE {kind} {}", quote_identifier(name))
+}
+
+fn describe(kind: &str, name: &str) -> String {
+    format!("{} `{name}`", kind.to_ascii_lowercase())
+}
+
+fn parse(kind: &str, name: &str, row: Option<Row>, text_columns: &[&str]) -> Result<Definition> {
+    let what = describe(kind, name);
     let row = row.ok_or_else(|| {
         Error::new(
             ErrorKind::Failed,

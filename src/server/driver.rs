@@ -42,6 +42,8 @@ fn broken(what: &str) -> mysql::Error {
 pub(crate) trait Ask {
     /// All rows.
     fn query<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Vec<T>>;
+    /// All rows of each of some queries, which go to the server together.
+    fn query_each<T: FromRow>(&mut self, queries: &[String]) -> mysql::Result<Vec<Vec<T>>>;
     /// The first row.
     fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>>;
     /// No row.
@@ -61,6 +63,15 @@ pub(crate) trait Ask {
 impl Ask for Conn {
     fn query<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Vec<T>> {
         guarded(|| all(Queryable::query_iter(self, query)?))
+    }
+
+    fn query_each<T: FromRow>(&mut self, queries: &[String]) -> mysql::Result<Vec<Vec<T>>> {
+        guarded(|| {
+            each(
+                Queryable::query_iter(self, queries.join(";"))?,
+                queries.len(),
+            )
+        })
     }
 
     fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>> {
@@ -91,30 +102,43 @@ impl Ask for Conn {
 
 /// All rows of an answer.
 fn all<T: FromRow, P: Protocol>(answer: QueryResult<'_, '_, '_, P>) -> mysql::Result<Vec<T>> {
+    each(answer, 1).map(|mut answers| answers.pop().unwrap_or_default())
+}
+
+/// All rows of each of so many answers.
+fn each<T: FromRow, P: Protocol>(
+    answer: QueryResult<'_, '_, '_, P>,
+    answers: usize,
+) -> mysql::Result<Vec<Vec<T>>> {
     // Dropped, it would read what is left, for which there may be no end.
     let mut answer = ManuallyDrop::new(answer);
-    let rows = answer.by_ref().map(|row| {
-        let row = row?;
-        Ok((bytes_of(&row), T::from_row_opt(row).ok()))
-    });
-    let rows = collect(rows, MAX_ANSWER)?;
+    let (mut found, mut left) = (Vec::with_capacity(answers), MAX_ANSWER);
+    for _ in 0..answers {
+        // It ends where one answer does.
+        let rows = answer.by_ref().map(|row| {
+            let row = row?;
+            Ok((bytes_of(&row), T::from_row_opt(row).ok()))
+        });
+        found.push(collect(rows, &mut left)?);
+    }
     drop(ManuallyDrop::into_inner(answer));
-    Ok(rows)
+    Ok(found)
 }
 
 fn other_shape() -> mysql::Error {
     broken("the server sent another answer than was asked for")
 }
 
-/// Rows with their sizes; `None` for one of another shape. Takes no more than `limit` bytes.
+/// Rows with their sizes; `None` for one of another shape. Takes no more than the bytes that are
+/// `left`.
 fn collect<T>(
     rows: impl Iterator<Item = mysql::Result<(usize, Option<T>)>>,
-    limit: usize,
+    left: &mut usize,
 ) -> mysql::Result<Vec<T>> {
-    let (mut found, mut left) = (Vec::new(), limit);
+    let mut found = Vec::new();
     for row in rows {
         let (bytes, row) = row?;
-        left = left
+        *left = left
             .checked_sub(bytes)
             .ok_or_else(|| broken("the server sent more than any catalog holds"))?;
         found.push(row.ok_or_else(other_shape)?);
@@ -137,12 +161,15 @@ mod tests {
     #[test]
     fn an_answer_without_an_end_is_not_collected() {
         let endless = std::iter::repeat_with(|| Ok((100, Some("a name"))));
-        let error = collect(endless, 10_000).unwrap_err();
+        let error = collect(endless, &mut 10_000).unwrap_err();
         assert!(error.to_string().contains("more than any catalog"));
-        let few = [Ok((100, Some("a"))), Ok((100, Some("b")))];
-        assert_eq!(collect(few.into_iter(), 200).unwrap(), ["a", "b"]);
+        let (few, mut left) = ([Ok((100, Some("a"))), Ok((100, Some("b")))], 250);
+        assert_eq!(collect(few.into_iter(), &mut left).unwrap(), ["a", "b"]);
+        // Of several answers, all together.
+        let more = [Ok((100, Some("c")))];
+        assert!(collect(more.into_iter(), &mut left).is_err());
         let odd = [Ok((100, Some("a"))), Ok((100, None))];
-        assert!(collect(odd.into_iter(), 200).is_err());
+        assert!(collect(odd.into_iter(), &mut 200).is_err());
     }
 
     #[test]
