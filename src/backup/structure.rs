@@ -46,11 +46,16 @@ fn save_tables(
         .filter(|item| !item.structure_waits)
         .collect();
     let writer = StructureWriter::new(contents, stagings);
-    let parts: Vec<_> = items.chunks(TOGETHER).collect();
+    // Every session is to have some.
+    let together = TOGETHER.min(items.len().div_ceil(pool.size())).max(1);
+    let parts: Vec<_> = items.chunks(together).collect();
     pool.map(&parts, interrupt, |session, items| {
         let definitions = definitions(session, items)?;
         let mut items = items.iter().zip(definitions);
-        items.try_for_each(|(item, definition)| writer.write(item, definition))
+        items.try_for_each(|(item, definition)| {
+            interrupt.check()?;
+            writer.write(item, definition)
+        })
     })?;
     Ok(())
 }
@@ -92,7 +97,7 @@ impl<'a> StructureWriter<'a> {
 fn definitions(session: &mut Session, items: &[&Item<'_>]) -> Result<Vec<Vec<u8>>> {
     let tables: Vec<_> = items.iter().map(|item| item.table).collect();
     let creates = definitions::tables(session, &tables)?;
-    let creates = creates.iter().zip(tables);
+    let creates = creates.into_iter().zip(tables);
     let statements = creates.map(|(create, table)| script::table(&create.text, table));
     Ok(statements.collect())
 }
@@ -154,6 +159,7 @@ pub(super) fn check_unchanged(
     for items in items.chunks(TOGETHER) {
         interrupt.check()?;
         for (item, definition) in items.iter().zip(definitions(session, items)?) {
+            interrupt.check()?;
             match item.structure.get() {
                 None => writer.write(item, definition),
                 Some(saved) if saved.statement == definition => Ok(()),

@@ -31,6 +31,9 @@ pub struct Definition {
     pub created: Option<u64>,
 }
 
+/// What a server answers that finds no end to a statement.
+const PARSE_ERROR: u16 = 1064;
+
 /// The columns of the statement that creates a table or sequence.
 const OF_TABLE: [&str; 1] = ["Create Table"];
 
@@ -51,14 +54,15 @@ pub fn tables(session: &mut Session, tables: &[&Table]) -> Result<Vec<Definition
                 .map(|(table, row)| parse(kind(table), &table.name, row, &OF_TABLE))
                 .collect()
         }
-        // Which one it refuses, or whether it takes only one at a time, shows one by one.
-        Err(mysql::Error::MySqlError(_)) => {
+        // It takes one statement at a time.
+        Err((0, mysql::Error::MySqlError(error))) if error.code == PARSE_ERROR => {
             let tables = tables.iter();
             tables.map(|of| table(session, of)).collect()
         }
-        Err(error) => {
-            let first = tables.first().map_or("", |table| &table.name);
-            let what = format!("definitions of tables from `{first}` on");
+        Err((at, error)) => {
+            let what = tables
+                .get(at)
+                .map_or_else(String::new, |table| describe(kind(table), &table.name));
             Err(query_error(&what, error))
         }
     }

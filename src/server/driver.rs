@@ -42,8 +42,12 @@ fn broken(what: &str) -> mysql::Error {
 pub(crate) trait Ask {
     /// All rows.
     fn query<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Vec<T>>;
-    /// All rows of each of some queries, which go to the server together.
-    fn query_each<T: FromRow>(&mut self, queries: &[String]) -> mysql::Result<Vec<Vec<T>>>;
+    /// All rows of each of some queries, which go to the server together; or how many it answered,
+    /// and what was wrong with the next.
+    fn query_each<T: FromRow>(
+        &mut self,
+        queries: &[String],
+    ) -> Result<Vec<Vec<T>>, (usize, mysql::Error)>;
     /// The first row.
     fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>>;
     /// No row.
@@ -65,13 +69,19 @@ impl Ask for Conn {
         guarded(|| all(Queryable::query_iter(self, query)?))
     }
 
-    fn query_each<T: FromRow>(&mut self, queries: &[String]) -> mysql::Result<Vec<Vec<T>>> {
-        guarded(|| {
-            each(
-                Queryable::query_iter(self, queries.join(";"))?,
-                queries.len(),
-            )
-        })
+    fn query_each<T: FromRow>(
+        &mut self,
+        queries: &[String],
+    ) -> Result<Vec<Vec<T>>, (usize, mysql::Error)> {
+        let mut found = Vec::with_capacity(queries.len());
+        let done = guarded(|| {
+            let answer = Queryable::query_iter(self, queries.join(";"))?;
+            each(answer, queries.len(), &mut found)
+        });
+        match done {
+            Ok(()) => Ok(found),
+            Err(error) => Err((found.len(), error)),
+        }
     }
 
     fn query_first<T: FromRow, Q: AsRef<str>>(&mut self, query: Q) -> mysql::Result<Option<T>> {
@@ -102,17 +112,20 @@ impl Ask for Conn {
 
 /// All rows of an answer.
 fn all<T: FromRow, P: Protocol>(answer: QueryResult<'_, '_, '_, P>) -> mysql::Result<Vec<T>> {
-    each(answer, 1).map(|mut answers| answers.pop().unwrap_or_default())
+    let mut found = Vec::new();
+    each(answer, 1, &mut found)?;
+    Ok(found.pop().unwrap_or_default())
 }
 
-/// All rows of each of so many answers.
+/// Adds all rows of each of so many answers.
 fn each<T: FromRow, P: Protocol>(
     answer: QueryResult<'_, '_, '_, P>,
     answers: usize,
-) -> mysql::Result<Vec<Vec<T>>> {
+    found: &mut Vec<Vec<T>>,
+) -> mysql::Result<()> {
     // Dropped, it would read what is left, for which there may be no end.
     let mut answer = ManuallyDrop::new(answer);
-    let (mut found, mut left) = (Vec::with_capacity(answers), MAX_ANSWER);
+    let mut left = MAX_ANSWER;
     for _ in 0..answers {
         // It ends where one answer does.
         let rows = answer.by_ref().map(|row| {
@@ -122,7 +135,7 @@ fn each<T: FromRow, P: Protocol>(
         found.push(collect(rows, &mut left)?);
     }
     drop(ManuallyDrop::into_inner(answer));
-    Ok(found)
+    Ok(())
 }
 
 fn other_shape() -> mysql::Error {
