@@ -50,9 +50,7 @@ pub fn tables(session: &mut Session, tables: &[&Table]) -> Result<Vec<Definition
         Ok(rows) => {
             let rows = rows.into_iter().map(|rows| rows.into_iter().next());
             let tables = tables.iter().zip(rows);
-            tables
-                .map(|(table, row)| parse(kind(table), &table.name, row, &OF_TABLE))
-                .collect()
+            tables.map(|(table, row)| of_table(table, row)).collect()
         }
         // It takes one statement at a time.
         Err((0, mysql::Error::MySqlError(error))) if error.code == PARSE_ERROR => {
@@ -66,6 +64,25 @@ pub fn tables(session: &mut Session, tables: &[&Table]) -> Result<Vec<Definition
             Err(query_error(&what, error))
         }
     }
+}
+
+/// One of several answers, if it is of this table: nothing but their order says so otherwise.
+fn of_table(table: &Table, row: Option<Row>) -> Result<Definition> {
+    let stated = row.as_ref().and_then(|row| row.as_ref(0));
+    let other = match stated {
+        // Servers that do not tell case apart may state another than that of the catalog.
+        Some(Value::Bytes(name)) => {
+            String::from_utf8_lossy(name).to_lowercase() != table.name.to_lowercase()
+        }
+        _ => false,
+    };
+    let definition = parse(kind(table), &table.name, row, &OF_TABLE)?;
+    if other {
+        let what = describe(kind(table), &table.name);
+        let what = format!("{what}: the server states the definition of another");
+        return Err(Error::new(ErrorKind::Failed, what));
+    }
+    Ok(definition)
 }
 
 fn kind(table: &Table) -> &'static str {
