@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use super::manifest::{MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE};
+use super::open::CheckedFile;
 use super::private::PRIVATE_FILE;
 use super::sink::create_new;
 use super::staging::Access;
@@ -473,10 +474,10 @@ pub(super) fn link_unchanged(
     let linked = same.filter(|entry| {
         let staged = place.staging().join(&entry.file);
         let old = previous_dir.join(&entry.file);
-        let usable = files::is_safe(&entry.file)
-            && files::parents_are_real(previous_dir, &entry.file)
-            && !(place.access == Access::Private && files::is_exposed(&old))
-            && files::same_bytes(&old, &staged).unwrap_or(false);
+        // Of the staged file the checksum is known: it is not read back from storage.
+        let same_bytes = || CheckedFile::open(previous_dir, entry).and_then(CheckedFile::finish);
+        let usable =
+            !(place.access == Access::Private && files::is_exposed(&old)) && same_bytes().is_ok();
         // Renamed over the staged file, so that there is a complete file at every moment.
         let mut link = staged.clone().into_os_string();
         link.push(".link");

@@ -270,13 +270,17 @@ impl Staging {
         }
         let (staging, access) = (self.work.place.staging(), self.target.access);
         let path = staging.join(relative);
-        let mut made = FileSink::create(path.clone(), relative, access.file_mode());
+        let create = || {
+            let uncached = self.volume.uncached();
+            FileSink::create(path.clone(), relative, access.file_mode(), uncached)
+        };
+        let mut made = create();
         if made
             .as_ref()
             .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
         {
             files::make_parents(&staging, relative, access.dir_mode())?;
-            made = FileSink::create(path.clone(), relative, access.file_mode());
+            made = create();
         }
         made.map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => {
