@@ -1,20 +1,12 @@
 //! Where the bytes of one file end: hashed and counted as they are written. The pipeline knows
 //! only the [`Sink`]; a backup writes through [`FileSink`], tests through [`MemorySink`].
-//!
-//! What is written goes into the kernel's page cache, which for a large backup is memory taken
-//! from the server on the same host, and work: where it was memory that the kernel had yet to get
-//! from a hypervisor, writing 1.6 GB took 2.9 s of CPU time. Nobody reads a backup while it is
-//! made. So large files are written *uncached* where the [`Volume`](super::volume::Volume) can do
-//! that (`RWF_DONTCACHE` in `pwritev2(2)`): the kernel begins to write at once, and drops what has
-//! reached storage. That took 0.8 s.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::io::ReadWriteFlags;
 use sha2::{Digest, Sha256};
 
 use super::manifest::FileEntry;
@@ -25,10 +17,6 @@ use crate::failpoint;
 /// Files larger than this are synced one by one when they are finished, while other files are
 /// still being written; smaller ones all together when the staging directory is sealed.
 pub(super) const SYNC_AT_FINISH: u64 = 1 << 20;
-/// `RWF_DONTCACHE`, which `rustix` has no name for yet.
-const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-/// For `pwritev2`: after what was written last.
-const AT_END: u64 = u64::MAX;
 
 /// Receives the bytes of one file, in order.
 ///
@@ -52,20 +40,13 @@ pub struct FileSink {
     relative: String,
     bytes: u64,
     hasher: Sha256,
-    /// Whether what is beyond [`SYNC_AT_FINISH`] is written uncached.
-    uncached: bool,
     finished: bool,
 }
 
 impl FileSink {
     /// Creates `path`, which must not exist, with `mode` from its first moment (the umask
     /// applies). The sink reports it as `relative`.
-    pub(super) fn create(
-        path: PathBuf,
-        relative: &str,
-        mode: u32,
-        uncached: bool,
-    ) -> io::Result<FileSink> {
+    pub(super) fn create(path: PathBuf, relative: &str, mode: u32) -> io::Result<FileSink> {
         failpoint::reach("create-file")?;
         let file = create_new(&path, mode)?;
         Ok(FileSink {
@@ -74,22 +55,8 @@ impl FileSink {
             relative: relative.to_owned(),
             bytes: 0,
             hasher: Sha256::new(),
-            uncached,
             finished: false,
         })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let end = self.bytes + bytes.len() as u64;
-        let mut written = 0;
-        if self.uncached && end > SYNC_AT_FINISH {
-            // The last page stays in the cache: it would have to be read again to be filled.
-            let begun = end % rustix::param::page_size() as u64;
-            let whole_pages = bytes.len().saturating_sub(begun as usize);
-            written = write_uncached(&self.file, &bytes[..whole_pages]);
-            self.uncached = written == whole_pages;
-        }
-        self.file.write_all(&bytes[written..])
     }
 
     fn failed(&self, doing: &str, cause: io::Error) -> Error {
@@ -104,7 +71,7 @@ impl FileSink {
 impl Sink for FileSink {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         failpoint::reach("write-file")
-            .and_then(|()| self.append(bytes))
+            .and_then(|()| self.file.write_all(bytes))
             .map_err(|cause| self.failed("write", cause))?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
@@ -118,6 +85,7 @@ impl Sink for FileSink {
             failpoint::reach("sync-file")
                 .and_then(|()| self.file.sync_all())
                 .map_err(|cause| self.failed("sync", cause))?;
+            let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
         }
         self.finished = true;
         let hasher = std::mem::take(&mut self.hasher);
@@ -136,20 +104,6 @@ impl Drop for FileSink {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// Writes as much of `bytes` as goes uncached, and returns how much that was. Why it is not all,
-/// the caller learns when the rest is written the usual way.
-fn write_uncached(file: &File, bytes: &[u8]) -> usize {
-    let mut written = 0;
-    while written < bytes.len() {
-        let rest = [IoSlice::new(&bytes[written..])];
-        match rustix::io::pwritev2(file, &rest, AT_END, DONT_CACHE) {
-            Ok(0) | Err(_) => break,
-            Ok(more) => written += more,
-        }
-    }
-    written
 }
 
 /// Creates a file that did not exist, with `mode` from its first moment.
@@ -205,7 +159,7 @@ mod tests {
     fn a_finished_file_is_what_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let mut sink = Box::new(FileSink::create(path.clone(), "data/f", 0o600, false).unwrap());
+        let mut sink = Box::new(FileSink::create(path.clone(), "data/f", 0o600).unwrap());
         sink.write(b"ab").unwrap();
         sink.write(b"c").unwrap();
         let entry = sink.finish().unwrap();
@@ -223,69 +177,17 @@ mod tests {
         assert_eq!(*bytes.lock().unwrap(), b"abc");
     }
 
-    /// Writes pieces of many sizes, and compares the file.
-    fn write_pieces(file: File, uncached: bool) -> FileSink {
-        let mut sink = FileSink {
-            file,
-            path: "/nowhere/data/t.00001.sql".into(),
-            relative: "data/t.00001.sql".into(),
-            bytes: 0,
-            hasher: Sha256::new(),
-            uncached,
-            // There is nothing to remove.
-            finished: true,
-        };
-        let mut all = Vec::new();
-        for (n, len) in [
-            1_000_000,
-            48_576,
-            1,
-            4095,
-            4096,
-            3,
-            300_001,
-            0,
-            5000,
-            1 << 20,
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let piece: Vec<u8> = (0..len).map(|at| (at % 251 + n) as u8).collect();
-            sink.write(&piece).unwrap();
-            all.extend(piece);
-        }
-        let mut there = vec![0; all.len() + 1];
-        let len = std::os::unix::fs::FileExt::read_at(&sink.file, &mut there, 0).unwrap();
-        assert!(there[..len] == all, "{len} bytes of {}", all.len());
-        assert_eq!(sink.hasher.clone().finalize(), Sha256::digest(&all));
-        sink
-    }
-
-    #[test]
-    fn a_file_has_the_same_bytes_uncached_or_not() {
-        write_pieces(tempfile::tempfile().unwrap(), true);
-        write_pieces(tempfile::tempfile().unwrap(), false);
-    }
-
-    #[test]
-    fn where_nothing_can_be_written_uncached_it_is_written_the_usual_way() {
-        let memory = rustix::fs::memfd_create("f", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let sink = write_pieces(memory.into(), true);
-        assert!(!sink.uncached, "a file in memory has no storage behind it");
-    }
-
     #[test]
     fn a_dropped_sink_leaves_nothing_and_an_existing_file_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let mut sink = FileSink::create(path.clone(), "f", 0o600, false).unwrap();
+        let mut sink = FileSink::create(path.clone(), "f", 0o600).unwrap();
         sink.write(b"secret").unwrap();
         drop(sink);
         assert!(!path.exists());
 
         fs::write(&path, "foreign").unwrap();
-        assert!(FileSink::create(path.clone(), "f", 0o600, false).is_err());
+        assert!(FileSink::create(path.clone(), "f", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"foreign");
     }
 
@@ -297,7 +199,6 @@ mod tests {
             relative: "data/t.00001.sql".into(),
             bytes: 7,
             hasher: Sha256::new(),
-            uncached: true,
             finished: false,
         };
         let error = sink.write(b"x").unwrap_err();

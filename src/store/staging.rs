@@ -270,17 +270,13 @@ impl Staging {
         }
         let (staging, access) = (self.work.place.staging(), self.target.access);
         let path = staging.join(relative);
-        let create = || {
-            let uncached = self.volume.uncached();
-            FileSink::create(path.clone(), relative, access.file_mode(), uncached)
-        };
-        let mut made = create();
+        let mut made = FileSink::create(path.clone(), relative, access.file_mode());
         if made
             .as_ref()
             .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
         {
             files::make_parents(&staging, relative, access.dir_mode())?;
-            made = create();
+            made = FileSink::create(path.clone(), relative, access.file_mode());
         }
         made.map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => {

@@ -1,9 +1,7 @@
-//! The file system that a backup is written to: what can be asked of it and of its kernel.
+//! The file system that a backup is written to, where it comes to bringing thousands of small
+//! files to stable storage.
 //!
-//! Large files are written past the page cache, where it and Linux 6.18 or later can do that (see
-//! [`sink`](super::sink)): 6.14 could already, but 6.18 is what it was tested with.
-//!
-//! Thousands of small files are brought to stable storage all at once. Measured on ext4 with 5,000 new files of 2 kB: `fsync` one by one 1.3 s, from 2 threads 1.1 s,
+//! Measured on ext4 with 5,000 new files of 2 kB: `fsync` one by one 1.3 s, from 2 threads 1.1 s,
 //! from 16 threads 0.6 s; one `syncfs` 0.06 s, and 0.8 s where others had left 2 GiB of dirty
 //! pages. After it a `fsync` of each still takes 0.4 s together. Linux 5.8 and later say in
 //! `syncfs(2)` whether the contents of a file could not be brought to storage, since the directory
@@ -32,8 +30,6 @@ use crate::failpoint;
 const BULK: usize = 64;
 /// The first kernel whose `syncfs` reports errors.
 const REPORTS: (u32, u32) = (5, 8);
-/// The first kernel whose uncached writes are used.
-const UNCACHED: (u32, u32) = (6, 18);
 /// File systems of local storage, by the numbers in `statfs(2)`: ext2 to ext4, XFS, Btrfs.
 const LOCAL: [u32; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
 
@@ -48,8 +44,6 @@ pub(super) struct Volume {
     dir: File,
     /// Whether it has a `syncfs` that reports errors.
     dependable: bool,
-    /// Whether large files are written uncached, if it can do that.
-    uncached: bool,
 }
 
 impl Volume {
@@ -57,26 +51,15 @@ impl Volume {
     pub(super) fn of(path: &Path) -> io::Result<Volume> {
         let dir = File::open(path)?;
         let kernel = rustix::system::uname();
-        let since = |version| {
-            kernel
-                .release()
-                .to_str()
-                .is_ok_and(|r| is_since(r, version))
-        };
+        let reports = kernel.release().to_str().is_ok_and(reports_errors);
         // The type is of another width on other machines.
         let local =
             rustix::fs::fstatfs(&dir).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u32)));
         Ok(Volume {
             path: path.to_owned(),
             dir,
-            dependable: local && since(REPORTS),
-            uncached: local && since(UNCACHED),
+            dependable: reports && local,
         })
-    }
-
-    /// Whether large files are to be written uncached, if it can do that.
-    pub(super) fn uncached(&self) -> bool {
-        self.uncached
     }
 
     /// Brings files of it to stable storage, in any order. The directories that they lie in are
@@ -106,11 +89,11 @@ impl Volume {
     }
 }
 
-/// Whether a kernel of this release is of this version or a later one.
-fn is_since(release: &str, version: (u32, u32)) -> bool {
+/// Whether `syncfs` of a kernel of this release reports errors.
+fn reports_errors(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut next = || numbers.next()?.parse::<u32>().ok();
-    matches!((next(), next()), (Some(major), Some(minor)) if (major, minor) >= version)
+    matches!((next(), next()), (Some(major), Some(minor)) if (major, minor) >= REPORTS)
 }
 
 #[cfg(test)]
@@ -118,12 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_kernels() {
+    fn kernels_that_report_errors() {
         for release in ["5.8.0-1-amd64", "5.10", "6.1.0", "10.0-rc1"] {
-            assert!(is_since(release, (5, 8)), "{release}");
+            assert!(reports_errors(release), "{release}");
         }
         for release in ["5.7.19", "4.19.0-26-amd64", "5", "", "next"] {
-            assert!(!is_since(release, (5, 8)), "{release}");
+            assert!(!reports_errors(release), "{release}");
         }
     }
 
