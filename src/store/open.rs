@@ -3,7 +3,7 @@
 //! stays inside and never through a link, and what is read is hashed on the way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -346,6 +346,9 @@ fn no_backup(dir: &Path) -> Error {
     }
 }
 
+/// Bytes that are read at once of a file that is only hashed.
+const READ: usize = 64 << 10;
+
 /// A file of a backup that is hashed while it is read.
 #[derive(Debug)]
 pub struct CheckedFile {
@@ -393,7 +396,8 @@ impl CheckedFile {
     /// Reads what is left and compares size and checksum with the manifest. Until this has
     /// returned `Ok`, nothing that was read may be relied on.
     pub fn finish(mut self) -> Result<(), Flaw> {
-        io::copy(&mut self, &mut io::sink()).map_err(Flaw::Unreadable)?;
+        let mut rest = BufReader::with_capacity(READ, &mut self);
+        io::copy(&mut rest, &mut io::sink()).map_err(Flaw::Unreadable)?;
         if self.read != self.entry.bytes {
             return Err(Flaw::Size(self.read));
         }

@@ -18,7 +18,7 @@ use rustix::fs::Access as Permission;
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use super::manifest::{MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE};
+use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE};
 use super::open::CheckedFile;
 use super::private::PRIVATE_FILE;
 use super::sink::create_new;
@@ -380,10 +380,12 @@ fn is_ours(file: &str) -> bool {
 }
 
 /// Decides an in-place publication: drops from staging what the live directory already has,
-/// byte for byte, and finds what else has to change. Fails where a step could not be taken.
+/// byte for byte, and finds what else has to change. `own` and `sums` are the files of the manifest
+/// itself and of the checksums. Fails where a step could not be taken.
 pub(super) fn prepare_in_place(
     place: &Place,
     manifest: &Manifest,
+    [own, sums]: [&FileEntry; 2],
     previous: Option<&Manifest>,
 ) -> Result<Publication> {
     let known: BTreeMap<&str, &str> = previous
@@ -401,7 +403,7 @@ pub(super) fn prepare_in_place(
             match if changed {
                 Ok(false)
             } else {
-                drop_if_same(place, &entry.file)
+                drop_if_same(place, entry)
             } {
                 Ok(true) => None,
                 Ok(false) => Some(Ok(entry.file.clone())),
@@ -411,11 +413,11 @@ pub(super) fn prepare_in_place(
         .collect::<Result<Vec<String>>>()?;
 
     let mut marks = Vec::new();
-    if !drop_if_same(place, SUMS_FILE)? {
+    if !drop_if_same(place, sums)? {
         marks.push(SUMS_FILE.to_owned());
     }
     marks.push(RUN_FILE.to_owned());
-    if !drop_if_same(place, MANIFEST_FILE)? {
+    if !drop_if_same(place, own)? {
         marks.push(MANIFEST_FILE.to_owned());
     }
 
@@ -442,16 +444,25 @@ pub(super) fn prepare_in_place(
 
 /// Removes a staged file whose bytes the live one has. A live file that others can read where
 /// it should be private counts as different, and is replaced.
-fn drop_if_same(place: &Place, file: &str) -> Result<bool> {
-    let (live, staged) = (place.root.join(file), place.staging().join(file));
-    let same = failpoint::reach("compare-unchanged")
-        .and_then(|()| files::same_bytes(&live, &staged))
-        .map_err(|e| files::cannot_read(&staged, e))?;
-    if !same || (place.access == Access::Private && files::is_exposed(&live)) {
+fn drop_if_same(place: &Place, entry: &FileEntry) -> Result<bool> {
+    let (live, staged) = (
+        place.root.join(&entry.file),
+        place.staging().join(&entry.file),
+    );
+    failpoint::reach("compare-unchanged").map_err(|e| files::cannot_read(&live, e))?;
+    if !holds(&place.root, entry) || (place.access == Access::Private && files::is_exposed(&live)) {
         return Ok(false);
     }
     fs::remove_file(&staged).map_err(|e| Error::write(&staged, "remove", e))?;
     Ok(true)
+}
+
+/// Whether a directory has the file that was staged with this entry, byte for byte. The staged one
+/// was hashed when it was written, and is not read back from storage.
+fn holds(dir: &Path, entry: &FileEntry) -> bool {
+    CheckedFile::open(dir, entry)
+        .and_then(CheckedFile::finish)
+        .is_ok()
 }
 
 /// Makes staged files that the previous backup has too, byte for byte, hard links to them.
@@ -474,10 +485,8 @@ pub(super) fn link_unchanged(
     let linked = same.filter(|entry| {
         let staged = place.staging().join(&entry.file);
         let old = previous_dir.join(&entry.file);
-        // Of the staged file the checksum is known: it is not read back from storage.
-        let same_bytes = || CheckedFile::open(previous_dir, entry).and_then(CheckedFile::finish);
-        let usable =
-            !(place.access == Access::Private && files::is_exposed(&old)) && same_bytes().is_ok();
+        let usable = !(place.access == Access::Private && files::is_exposed(&old))
+            && holds(previous_dir, entry);
         // Renamed over the staged file, so that there is a complete file at every moment.
         let mut link = staged.clone().into_os_string();
         link.push(".link");

@@ -3,7 +3,7 @@
 mod cut_short;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use proptest::prelude::*;
@@ -254,6 +254,55 @@ fn a_new_directory_moves_as_it_is() {
     fs::write(root.join("structure/notes.txt"), "mine").unwrap();
     assert!(!publish(&[("a", "2"), ("c", "3")]));
     assert!(root.join("structure/notes.txt").exists());
+}
+
+#[test]
+fn only_what_is_undamaged_and_private_is_linked() {
+    let spoilt: [(&str, fn(&Path)); 6] = [
+        ("nothing", |_| {}),
+        ("another byte", |file| fs::write(file, "2").unwrap()),
+        ("its end", |file| fs::write(file, "").unwrap()),
+        ("a link", |file| {
+            let moved = file.with_extension("moved");
+            fs::rename(file, &moved).unwrap();
+            symlink(&moved, file).unwrap();
+        }),
+        ("its directory", |file| {
+            let data = file.parent().unwrap();
+            let moved = data.with_extension("moved");
+            fs::rename(data, &moved).unwrap();
+            symlink(&moved, data).unwrap();
+        }),
+        ("its mode", |file| {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+        }),
+    ];
+    for (what, spoil) in spoilt {
+        let dir = tempfile::tempdir().unwrap();
+        let target = user_data(&dir.path().join("user"));
+        let first = save(&target, &[("a", "1")]);
+        let file = names::data("a", 1, Compression::None, false);
+        spoil(&first.path.join(&file));
+        let second = save(&target, &[("a", "1")]);
+        assert!(sums_hold(&second.path), "{what}");
+        let [old, new] =
+            [&first, &second].map(|backup| fs::metadata(backup.path.join(&file)).unwrap().ino());
+        assert_eq!(old == new, what == "nothing", "{what}");
+    }
+}
+
+#[test]
+fn in_place_what_is_damaged_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("host");
+    let file = names::data("a", 1, Compression::None, false);
+    save(&host(&root), &[("a", "1")]);
+    for damaged in ["2", "", "12"] {
+        fs::write(root.join(&file), damaged).unwrap();
+        save(&host(&root), &[("a", "1")]);
+        assert_eq!(fs::read_to_string(root.join(&file)).unwrap(), "1");
+        assert!(sums_hold(&root));
+    }
 }
 
 #[test]
