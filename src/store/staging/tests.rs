@@ -258,31 +258,34 @@ fn a_new_directory_moves_as_it_is() {
 
 #[test]
 fn only_what_is_undamaged_and_private_is_linked() {
-    let spoilt: [(&str, fn(&Path)); 6] = [
-        ("nothing", |_| {}),
-        ("another byte", |file| fs::write(file, "2").unwrap()),
-        ("its end", |file| fs::write(file, "").unwrap()),
-        ("a link", |file| {
+    let spoil = |what, file: &Path| match what {
+        "a byte" => fs::write(file, "2"),
+        "its end" => fs::write(file, ""),
+        "its kind" => {
             let moved = file.with_extension("moved");
-            fs::rename(file, &moved).unwrap();
-            symlink(&moved, file).unwrap();
-        }),
-        ("its directory", |file| {
+            fs::rename(file, &moved).and_then(|()| symlink(&moved, file))
+        }
+        "its directory" => {
             let data = file.parent().unwrap();
             let moved = data.with_extension("moved");
-            fs::rename(data, &moved).unwrap();
-            symlink(&moved, data).unwrap();
-        }),
-        ("its mode", |file| {
-            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
-        }),
-    ];
-    for (what, spoil) in spoilt {
+            fs::rename(data, &moved).and_then(|()| symlink(&moved, data))
+        }
+        "its mode" => fs::set_permissions(file, fs::Permissions::from_mode(0o644)),
+        _ => Ok(()),
+    };
+    for what in [
+        "nothing",
+        "a byte",
+        "its end",
+        "its kind",
+        "its directory",
+        "its mode",
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let target = user_data(&dir.path().join("user"));
         let first = save(&target, &[("a", "1")]);
         let file = names::data("a", 1, Compression::None, false);
-        spoil(&first.path.join(&file));
+        spoil(what, &first.path.join(&file)).unwrap();
         let second = save(&target, &[("a", "1")]);
         assert!(sums_hold(&second.path), "{what}");
         let [old, new] =
