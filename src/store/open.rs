@@ -396,7 +396,10 @@ impl CheckedFile {
     /// Reads what is left and compares size and checksum with the manifest. Until this has
     /// returned `Ok`, nothing that was read may be relied on.
     pub fn finish(mut self) -> Result<(), Flaw> {
-        let mut rest = BufReader::with_capacity(READ, &mut self);
+        // A byte more shows that the file is longer.
+        let left = self.entry.bytes.saturating_sub(self.read) + 1;
+        let capacity = READ.min(usize::try_from(left).unwrap_or(READ));
+        let mut rest = BufReader::with_capacity(capacity, (&mut self).take(left));
         io::copy(&mut rest, &mut io::sink()).map_err(Flaw::Unreadable)?;
         if self.read != self.entry.bytes {
             return Err(Flaw::Size(self.read));

@@ -332,8 +332,8 @@ impl Staging {
         self.check_complete(manifest)?;
 
         let manifest_text = checked_json::render(manifest)?;
-        let entry = self.write_mark("write-manifest", MANIFEST_FILE, &manifest_text)?;
-        let sums = sums(manifest, &entry);
+        let own = self.write_mark("write-manifest", MANIFEST_FILE, &manifest_text)?;
+        let sums = sums(manifest, &own);
         let sums = self.write_mark("write-sums", SUMS_FILE, sums.as_bytes())?;
         self.write_mark("write-run-record", RUN_FILE, &checked_json::render(run)?)?;
 
@@ -351,7 +351,7 @@ impl Staging {
             Layout::InPlace => {
                 let previous = previous.as_ref().map(|(_, manifest)| manifest);
                 let publication =
-                    publish::prepare_in_place(&work.place, manifest, [&entry, &sums], previous)?;
+                    publish::prepare_in_place(&work.place, manifest, &own, &sums, previous)?;
                 let written = match &publication {
                     // The record of the run is replaced always, and does not count.
                     Publication::InPlace { replace, marks, .. } => replace.len() + marks.len() - 1,

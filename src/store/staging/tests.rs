@@ -256,37 +256,64 @@ fn a_new_directory_moves_as_it_is() {
     assert!(root.join("structure/notes.txt").exists());
 }
 
-#[test]
-fn only_what_is_undamaged_and_private_is_linked() {
-    let spoil = |what, file: &Path| match what {
-        "a byte" => fs::write(file, "2"),
-        "its end" => fs::write(file, ""),
-        "its kind" => {
-            let moved = file.with_extension("moved");
-            fs::rename(file, &moved).and_then(|()| symlink(&moved, file))
+/// Spoils what a file of the last backup is, after the run has seen that the backup is complete.
+fn spoil(what: &str, file: &Path) {
+    let moved = |path: &Path| {
+        let to = path.with_extension("moved");
+        fs::rename(path, &to).unwrap();
+        to
+    };
+    match what {
+        "nothing" => {}
+        "its last byte" => {
+            let mut bytes = fs::read(file).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(file, bytes).unwrap();
+        }
+        "its end" => fs::write(file, "").unwrap(),
+        "what follows" => {
+            let mut bytes = fs::read(file).unwrap();
+            bytes.push(b'1');
+            fs::write(file, bytes).unwrap();
+        }
+        "its kind" => symlink(moved(file), file).unwrap(),
+        "a pipe" => {
+            moved(file);
+            let made = Command::new("mkfifo").arg(file).status().unwrap();
+            assert!(made.success());
         }
         "its directory" => {
             let data = file.parent().unwrap();
-            let moved = data.with_extension("moved");
-            fs::rename(data, &moved).and_then(|()| symlink(&moved, data))
+            symlink(moved(data), data).unwrap();
         }
-        "its mode" => fs::set_permissions(file, fs::Permissions::from_mode(0o644)),
-        _ => Ok(()),
-    };
+        "its mode" => fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap(),
+        _ => unreachable!("{what}"),
+    }
+}
+
+#[test]
+fn only_what_is_undamaged_and_private_is_linked() {
+    let data = "1".repeat(200_000);
+    let file = names::data("a", 1, Compression::None, false);
     for what in [
         "nothing",
-        "a byte",
+        "its last byte",
         "its end",
+        "what follows",
         "its kind",
+        "a pipe",
         "its directory",
         "its mode",
     ] {
         let dir = tempfile::tempdir().unwrap();
         let target = user_data(&dir.path().join("user"));
-        let first = save(&target, &[("a", "1")]);
-        let file = names::data("a", 1, Compression::None, false);
-        spoil(what, &first.path.join(&file)).unwrap();
-        let second = save(&target, &[("a", "1")]);
+        let first = save(&target, &[("a", &data)]);
+        let staging = begin(&target);
+        assert!(staging.previous().is_some());
+        spoil(what, &first.path.join(&file));
+        let manifest = fill(&staging, target.kind, &[("a", &data)]);
+        let second = staging.seal(&manifest, &run_record()).unwrap();
+        let second = second.publish().unwrap();
         assert!(sums_hold(&second.path), "{what}");
         let [old, new] =
             [&first, &second].map(|backup| fs::metadata(backup.path.join(&file)).unwrap().ino());
@@ -295,16 +322,44 @@ fn only_what_is_undamaged_and_private_is_linked() {
 }
 
 #[test]
-fn in_place_what_is_damaged_is_replaced() {
+fn in_place_what_is_damaged_is_replaced_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("host");
-    let file = names::data("a", 1, Compression::None, false);
-    save(&host(&root), &[("a", "1")]);
-    for damaged in ["2", "", "12"] {
-        fs::write(root.join(&file), damaged).unwrap();
-        save(&host(&root), &[("a", "1")]);
-        assert_eq!(fs::read_to_string(root.join(&file)).unwrap(), "1");
-        assert!(sums_hold(&root));
+    let tables = [("a", "1"), ("b", "2")];
+    save(&host(&root), &tables);
+    let names: Vec<String> = tree(&root)
+        .into_keys()
+        .filter(|name| !name.ends_with('/') && name != RUN_FILE)
+        .collect();
+    let data = names::data("a", 1, Compression::None, false);
+    let of_this = [data.as_str(), SUMS_FILE, MANIFEST_FILE];
+    let whats = [
+        "its last byte",
+        "its end",
+        "what follows",
+        "its kind",
+        "a pipe",
+    ];
+    for (file, what) in of_this
+        .iter()
+        .flat_map(|file| whats.map(|what| (file, what)))
+    {
+        let numbers = || {
+            let number = |name| fs::symlink_metadata(root.join(name)).unwrap().ino();
+            names.iter().map(number).collect::<Vec<_>>()
+        };
+        spoil(what, &root.join(file));
+        let before = numbers();
+        assert_eq!(
+            save(&host(&root), &tables).files_written,
+            1,
+            "{file}, {what}"
+        );
+        assert!(sums_hold(&root), "{file}, {what}");
+        for ((old, new), name) in before.iter().zip(numbers()).zip(&names) {
+            assert_eq!(*old != new, name == file, "{name}: {file}, {what}");
+        }
+        let _ = fs::remove_file(root.join(file).with_extension("moved"));
     }
 }
 
@@ -560,20 +615,22 @@ fn what_would_stop_a_publication_is_found_before_it() {
     save(&target, &[("a", "1")]);
     fs::create_dir(root.join("data/b.00001.sql")).unwrap();
     let before = tree(&root);
-    let attempt = || {
+    let attempt_of = |tables: &[(&str, &str)]| {
         let staging = begin(&target);
-        let manifest = fill(&staging, target.kind, &[("a", "2"), ("b", "1")]);
+        let manifest = fill(&staging, target.kind, tables);
         staging
             .seal(&manifest, &run_record())
             .unwrap_err()
             .to_string()
     };
+    let attempt = || attempt_of(&[("a", "2"), ("b", "1")]);
     assert!(attempt().contains("it is a directory, and a file must go there"));
     assert_eq!(tree(&root), before);
 
     fs::rename(root.join("data"), dir.path().join("data")).unwrap();
     symlink("../data", root.join("data")).unwrap();
     assert!(attempt().contains("a directory is needed there"));
+    assert!(attempt_of(&[("a", "1")]).contains("a directory is needed there"));
 }
 
 proptest! {
