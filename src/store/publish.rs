@@ -18,7 +18,7 @@ use rustix::fs::Access as Permission;
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, RUN_FILE, SUMS_FILE};
+use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, RUN_FILE};
 use super::open::CheckedFile;
 use super::private::PRIVATE_FILE;
 use super::sink::create_new;
