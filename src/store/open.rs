@@ -397,7 +397,7 @@ impl CheckedFile {
     /// returned `Ok`, nothing that was read may be relied on.
     pub fn finish(mut self) -> Result<(), Flaw> {
         // A byte more shows that the file is longer.
-        let left = self.entry.bytes.saturating_sub(self.read) + 1;
+        let left = self.entry.bytes.saturating_sub(self.read).saturating_add(1);
         let capacity = READ.min(usize::try_from(left).unwrap_or(READ));
         let mut rest = BufReader::with_capacity(capacity, (&mut self).take(left));
         io::copy(&mut rest, &mut io::sink()).map_err(Flaw::Unreadable)?;
