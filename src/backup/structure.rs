@@ -103,14 +103,14 @@ fn definitions(session: &mut Session, items: &[&Item<'_>]) -> Result<Vec<Vec<u8>
 }
 
 /// What the server states of tables. Under load it was seen to state no time of one for more than
-/// a second; where it did `before`, it is asked until it does again.
+/// ten seconds; where it did `before`, it is asked until it does again.
 fn listed_now(
     session: &mut Session,
     names: &[&str],
     before: &Listing,
     interrupt: &Interrupt,
 ) -> Result<BTreeMap<String, Listed>> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
     let is_timed = |listed: Option<&Listed>| listed.is_some_and(|listed| listed.created.is_some());
     let deadline = Instant::now() + PATIENCE;
     let (mut now, mut asked) = (BTreeMap::new(), names.to_vec());
