@@ -10,8 +10,10 @@ use crate::plan::literals::literal_kind;
 use crate::plan::reuse::{Previous, PreviousChunk};
 use crate::server::quote_identifier;
 
-/// Places looked at, at even distances between the lowest and the highest value.
-const PLACES: i128 = 16;
+/// Places looked at, at even distances between the lowest and the highest value: two for each
+/// chunk, but neither fewer nor more than these.
+const FEW_PLACES: usize = 4;
+const MANY_PLACES: usize = 16;
 /// Rows looked at in each place.
 const ROWS: u64 = 256;
 /// Bytes looked at in each place, about: fewer rows where they are long.
@@ -42,13 +44,19 @@ impl Course<'_> {
             return Ok(None);
         };
         let rows = ((BYTES / sample.row_bytes) as u64).clamp(ROWS / 32, ROWS);
+        let mut wanted = places_wanted(&[sample], last, chunk_size);
         let mut places = Vec::new();
-        for place in 0..PLACES {
-            let from = first + (last - first) * place / PLACES;
-            match self.look(from, &length, rows)? {
-                Some(seen) if seen.telling => places.push(seen),
-                _ => return Ok(None),
+        // The first rows may be shorter than most.
+        while places.len() < wanted {
+            places.clear();
+            for place in 0..wanted as i128 {
+                let from = first + (last - first) * place / wanted as i128;
+                match self.look(from, &length, rows)? {
+                    Some(seen) if seen.telling => places.push(seen),
+                    _ => return Ok(None),
+                }
             }
+            wanted = places_wanted(&places, last, chunk_size);
         }
         // Dense in all places and empty between them, the key would come out far too large.
         if rows_in_all(&places, last) > (2 * self.table.rows + ROWS) as f64 {
@@ -168,23 +176,36 @@ fn rows_in_all(places: &[Place], last: i128) -> f64 {
         .sum()
 }
 
+impl Place {
+    fn bytes(&self, values: f64) -> f64 {
+        values * self.rows_per_value * self.row_bytes
+    }
+}
+
+fn bytes_in_all(places: &[Place], last: i128) -> f64 {
+    let all = with_values(places, last);
+    all.map(|(place, values)| place.bytes(values)).sum()
+}
+
+/// How many places to look at, as far as these tell.
+fn places_wanted(places: &[Place], last: i128, chunk_size: u64) -> usize {
+    let chunks = bytes_in_all(places, last) / chunk_size.max(1) as f64;
+    ((2.0 * chunks) as usize).clamp(FEW_PLACES, MANY_PLACES)
+}
+
 /// Stretches of equal size, about `chunk_size`, if each place is as far as the next one looks.
 fn stretches(places: &[Place], last: i128, chunk_size: u64) -> Vec<Stretch> {
+    let all = bytes_in_all(places, last);
     let places: Vec<(Place, f64)> = with_values(places, last)
         .filter(|(_, values)| *values > 0.0)
         .collect();
-    let bytes = |place: &Place, values: f64| values * place.rows_per_value * place.row_bytes;
-    let all: f64 = places
-        .iter()
-        .map(|(place, values)| bytes(place, *values))
-        .sum();
     let count = (all / chunk_size.max(1) as f64).round().max(1.0);
     let size = all / count;
     let mut stretches = Vec::new();
     let (mut from, mut rows, mut missing) = (places.first().map_or(0, |p| p.0.from), 0.0, size);
     for (place, mut values) in places {
         let mut at = place.from;
-        while bytes(&place, values) >= missing && stretches.len() + 1 < count as usize {
+        while place.bytes(values) >= missing && stretches.len() + 1 < count as usize {
             let taken = missing / (place.rows_per_value * place.row_bytes);
             stretches.push(Stretch {
                 from,
@@ -196,7 +217,7 @@ fn stretches(places: &[Place], last: i128, chunk_size: u64) -> Vec<Stretch> {
             (from, rows, missing) = (at, 0.0, size);
         }
         rows += values * place.rows_per_value;
-        missing -= bytes(&place, values);
+        missing -= place.bytes(values);
     }
     stretches.push(Stretch {
         from,
@@ -218,6 +239,16 @@ mod tests {
             telling: true,
         };
         seen.iter().map(place).collect()
+    }
+
+    #[test]
+    fn small_tables_are_looked_at_in_fewer_places() {
+        let first = places(&[(1, 1.0, 100.0)]);
+        let wanted = |rows, chunk_size| places_wanted(&first, rows, chunk_size);
+        assert_eq!(wanted(1000, 1 << 20), 4);
+        assert_eq!(wanted(1000, 20_000), 10);
+        assert_eq!(wanted(1_000_000, 1000), 16);
+        assert_eq!((wanted(1, 1000), wanted(i128::from(u64::MAX), 0)), (4, 16));
     }
 
     #[test]
