@@ -70,14 +70,14 @@ impl Catalog {
         wanted: &Wanted<'_>,
     ) -> Result<Catalog> {
         std::thread::scope(|scope| {
-            let beside = beside.map(|conn| scope.spawn(|| columns::read(conn)));
+            let beside = beside.map(|conn| scope.spawn(|| Apart::read(conn, wanted)));
             let views = views(conn, wanted);
             let keys = views.and_then(|views| Ok((views, keys::read(conn, wanted)?)));
-            let columns = beside.map(join);
+            let apart = beside.map(join);
             // That DDL is running says more than what it broke.
             let (views, keys) = keys?;
-            let columns = columns.unwrap_or_else(|| columns::read(conn))?;
-            Catalog::of(conn, wanted, views, keys, columns)
+            let apart = apart.unwrap_or_else(|| Apart::read(conn, wanted))?;
+            Catalog::of(conn, wanted, views, keys, apart)
         })
     }
 
@@ -86,7 +86,7 @@ impl Catalog {
         wanted: &Wanted<'_>,
         views: BTreeSet<String>,
         keys: Vec<keys::Part>,
-        columns: Vec<columns::Row>,
+        apart: Apart,
     ) -> Result<Catalog> {
         let Wanted {
             flavor,
@@ -102,15 +102,15 @@ impl Catalog {
             tables: tables.collect(),
             views: BTreeMap::new(),
             triggers: BTreeMap::new(),
-            routines: Vec::new(),
-            events: Vec::new(),
+            routines: apart.routines,
+            events: apart.events,
         };
         if !skip.contains(&ObjectKind::Views) {
             let views = views.into_iter().filter(is_wanted);
             catalog.views = views.map(|name| (name, View::default())).collect();
             objects::view_charsets(conn, &mut catalog.views)?;
         }
-        let mut counting = columns::assign(columns, &mut catalog)?;
+        let mut counting = columns::assign(apart.columns, &mut catalog)?;
         counting.retain(|name| wanted.read.contains(name.as_str()));
         tables::counters(conn, &counting, listing.tables.len(), &mut catalog.tables)?;
         keys::assign(keys, flavor, &mut catalog.tables);
@@ -120,18 +120,10 @@ impl Catalog {
             .for_each(columns::add_hidden_period);
         tables::foreign_keys(conn, flavor, &mut catalog.tables)?;
         columns::reference_systems(conn, flavor, &mut catalog.tables)?;
-        if !skip.contains(&ObjectKind::Triggers) {
-            for (table, trigger) in objects::triggers(conn)? {
-                if is_wanted(&table) {
-                    catalog.triggers.entry(table).or_default().push(trigger);
-                }
+        for (table, trigger) in apart.triggers {
+            if is_wanted(&table) {
+                catalog.triggers.entry(table).or_default().push(trigger);
             }
-        }
-        if !skip.contains(&ObjectKind::Routines) {
-            catalog.routines = objects::routines(conn)?;
-        }
-        if !skip.contains(&ObjectKind::Events) {
-            catalog.events = objects::events(conn)?;
         }
         Ok(catalog)
     }
@@ -143,6 +135,37 @@ impl Catalog {
             .iter()
             .filter(|(_, view)| view.columns.is_empty());
         invalid.map(|(name, _)| name.as_str())
+    }
+}
+
+/// What can be asked for without knowing of anything else: over another connection, then, if there
+/// is one.
+struct Apart {
+    columns: Vec<columns::Row>,
+    /// Each table and trigger of it, in the order in which they fire.
+    triggers: Vec<(String, String)>,
+    routines: Vec<Routine>,
+    events: Vec<String>,
+}
+
+impl Apart {
+    fn read(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<Apart> {
+        let mut apart = Apart {
+            columns: columns::read(conn)?,
+            triggers: Vec::new(),
+            routines: Vec::new(),
+            events: Vec::new(),
+        };
+        if !wanted.skip.contains(&ObjectKind::Triggers) {
+            apart.triggers = objects::triggers(conn)?;
+        }
+        if !wanted.skip.contains(&ObjectKind::Routines) {
+            apart.routines = objects::routines(conn)?;
+        }
+        if !wanted.skip.contains(&ObjectKind::Events) {
+            apart.events = objects::events(conn)?;
+        }
+        Ok(apart)
     }
 }
 
