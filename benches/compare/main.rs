@@ -64,7 +64,7 @@ fn compare(args: &Args, children: &Children) -> Result<bool> {
     let contenders = Contender::installed(args.restore);
 
     step("starting a throwaway server on a private socket");
-    let server = Server::start(children)?;
+    let server = Server::start(children, args.scale)?;
     step("filling the database");
     let filled = data::fill(&mut server.connect(None)?, args.data, args.scale)?;
     let about = About::of(args, &server, &filled)?;

@@ -30,7 +30,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(children: &Children) -> Result<Server> {
+    /// Starts one that keeps in memory what [`fill`](crate::data::fill) makes at this scale, if half
+    /// of the memory is enough for it.
+    pub(crate) fn start(children: &Children, scale: f64) -> Result<Server> {
         let missing =
             "needs a MariaDB server (apt-get install mariadb-server-core mariadb-client-core)";
         let install = find("mariadb-install-db").ok_or(missing)?;
@@ -70,7 +72,7 @@ impl Server {
             .arg(format!("--socket={}", work.path().join("sock").display()))
             .arg(format!("--pid-file={}", work.path().join("pid").display()))
             .args(["--skip-networking", "--skip-log-bin"])
-            .arg(format!("--innodb-buffer-pool-size={}M", pool_mib()?))
+            .arg(format!("--innodb-buffer-pool-size={}M", pool_mib(scale)?))
             .args([
                 "--innodb-log-file-size=512M",
                 "--innodb-flush-log-at-trx-commit=0",
@@ -196,8 +198,10 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A quarter of the memory, and not more than the data needs.
-fn pool_mib() -> Result<u64> {
+/// What the data needs, and not more than half of the memory.
+fn pool_mib(scale: f64) -> Result<u64> {
+    /// Twice as much as there are data, for those that are restored.
+    const AT_FULL_SCALE: f64 = 4096.0;
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total = meminfo
         .lines()
@@ -205,7 +209,8 @@ fn pool_mib() -> Result<u64> {
     let kib = total
         .and_then(|rest| rest.split_whitespace().next())
         .ok_or("no MemTotal")?;
-    Ok((kib.parse::<u64>()? / 4096).min(4096))
+    let needed = (AT_FULL_SCALE * scale.max(1.0)) as u64;
+    Ok((kib.parse::<u64>()? / 2048).min(needed))
 }
 
 /// The end of the server's log.
