@@ -32,6 +32,9 @@ fn fill(server: &Server, database: &str) {
           INSERT INTO no_key SELECT seq % 10, seq FROM seq_1_to_1000;
           CREATE TABLE jobs (id INT PRIMARY KEY);
           CREATE VIEW v AS SELECT count(*) AS n FROM jobs;
+          CREATE TRIGGER tr BEFORE INSERT ON texts FOR EACH ROW SET NEW.t = lower(NEW.t);
+          CREATE FUNCTION f (n INT) RETURNS INT DETERMINISTIC RETURN n + 1;
+          CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM jobs;
           ANALYZE TABLE settings, big_global, big_local, texts, no_key;",
     );
 }

@@ -4,16 +4,18 @@
 //! estimate doubts what was computed, the range is counted, and cut or joined. Where there are
 //! many doubts the key is walked along instead.
 
+use std::collections::BTreeMap;
+
 use super::{Course, Split};
 use crate::error::Result;
 use crate::plan::literals::literal_kind;
 use crate::plan::reuse::{Previous, PreviousChunk};
 use crate::server::quote_identifier;
 
-/// Places looked at, at even distances between the lowest and the highest value: two for each
-/// chunk, but neither fewer nor more than these.
-const FEW_PLACES: usize = 4;
-const MANY_PLACES: usize = 16;
+/// Places looked at, at even distances between the lowest and the highest value.
+const PLACES: i128 = 16;
+/// Every fourth of them first, then every other, then all, unless those before are enough.
+const STEPS: [usize; 3] = [4, 2, 1];
 /// Rows looked at in each place.
 const ROWS: u64 = 256;
 /// Bytes looked at in each place, about: fewer rows where they are long.
@@ -44,20 +46,9 @@ impl Course<'_> {
             return Ok(None);
         };
         let rows = ((BYTES / sample.row_bytes) as u64).clamp(ROWS / 32, ROWS);
-        let mut wanted = places_wanted(&[sample], last, chunk_size);
-        let mut places = Vec::new();
-        // The first rows may be shorter than most.
-        while places.len() < wanted {
-            places.clear();
-            for place in 0..wanted as i128 {
-                let from = first + (last - first) * place / wanted as i128;
-                match self.look(from, &length, rows)? {
-                    Some(seen) if seen.telling => places.push(seen),
-                    _ => return Ok(None),
-                }
-            }
-            wanted = places_wanted(&places, last, chunk_size);
-        }
+        let Some(places) = self.look_around(first, last, &length, rows, chunk_size)? else {
+            return Ok(None);
+        };
         // Dense in all places and empty between them, the key would come out far too large.
         if rows_in_all(&places, last) > (2 * self.table.rows + ROWS) as f64 {
             return Ok(None);
@@ -121,6 +112,36 @@ impl Course<'_> {
         Ok(end("")?.zip(end(" DESC")?))
     }
 
+    /// What is seen in as many places as it takes; `None` if one of them tells nothing of other
+    /// values.
+    fn look_around(
+        &mut self,
+        first: i128,
+        last: i128,
+        length: &str,
+        rows: u64,
+        chunk_size: u64,
+    ) -> Result<Option<Vec<Place>>> {
+        let mut seen: BTreeMap<i128, Place> = BTreeMap::new();
+        for step in STEPS {
+            for place in (0..PLACES).step_by(step) {
+                if seen.contains_key(&place) {
+                    continue;
+                }
+                let from = first + (last - first) * place / PLACES;
+                match self.look(from, length, rows)? {
+                    Some(telling) if telling.telling => seen.insert(place, telling),
+                    _ => return Ok(None),
+                };
+            }
+            let places: Vec<Place> = seen.values().copied().collect();
+            if step == 1 || are_enough(&places, last, chunk_size, self.table.data_bytes) {
+                return Ok(Some(places));
+            }
+        }
+        Ok(None)
+    }
+
     /// Looks at some rows from a value on.
     fn look(&mut self, from: i128, length: &str, rows: u64) -> Result<Option<Place>> {
         let name = quote_identifier(&self.key.split[0]);
@@ -163,15 +184,30 @@ struct Stretch {
     bytes: u64,
 }
 
-/// The places, and how many values there are from each to the next.
-fn with_values(places: &[Place], last: i128) -> impl Iterator<Item = (Place, f64)> {
+/// What is between each place and the next, half like one and half like the other, and how many
+/// values that are. Where rows become denser or longer on the way, that is off by no more than a
+/// factor of two.
+fn between(places: &[Place], last: i128) -> impl Iterator<Item = (Place, f64)> {
     let ends = places[1..].iter().map(|place| place.from).chain([last + 1]);
-    let spans = places.iter().zip(ends);
-    spans.map(|(place, end)| (*place, (end - place.from) as f64))
+    let next = places[1..].iter().chain(places.last());
+    places
+        .iter()
+        .zip(next)
+        .zip(ends)
+        .map(|((place, next), end)| {
+            let rows = place.rows_per_value + next.rows_per_value;
+            let bytes = place.bytes(1.0) + next.bytes(1.0);
+            let mean = Place {
+                rows_per_value: rows / 2.0,
+                row_bytes: bytes / rows,
+                ..*place
+            };
+            (mean, (end - place.from) as f64)
+        })
 }
 
 fn rows_in_all(places: &[Place], last: i128) -> f64 {
-    let all = with_values(places, last);
+    let all = between(places, last);
     all.map(|(place, values)| values * place.rows_per_value)
         .sum()
 }
@@ -183,20 +219,23 @@ impl Place {
 }
 
 fn bytes_in_all(places: &[Place], last: i128) -> f64 {
-    let all = with_values(places, last);
+    let all = between(places, last);
     all.map(|(place, values)| place.bytes(values)).sum()
 }
 
-/// How many places to look at, as far as these tell.
-fn places_wanted(places: &[Place], last: i128, chunk_size: u64) -> usize {
-    let chunks = bytes_in_all(places, last) / chunk_size.max(1) as f64;
-    ((2.0 * chunks) as usize).clamp(FEW_PLACES, MANY_PLACES)
+/// Whether there are as many places as there are chunks, and some more, and they show as much as
+/// the statistics know of: rows between them may be longer than all that were seen. Tables take
+/// more on disk than as text, but hardly twice as much.
+fn are_enough(places: &[Place], last: i128, chunk_size: u64, data_bytes: u64) -> bool {
+    let bytes = bytes_in_all(places, last);
+    let chunks = bytes / chunk_size.max(1) as f64;
+    chunks * 1.5 <= places.len() as f64 && data_bytes as f64 <= bytes * 2.0
 }
 
 /// Stretches of equal size, about `chunk_size`, if each place is as far as the next one looks.
 fn stretches(places: &[Place], last: i128, chunk_size: u64) -> Vec<Stretch> {
     let all = bytes_in_all(places, last);
-    let places: Vec<(Place, f64)> = with_values(places, last)
+    let places: Vec<(Place, f64)> = between(places, last)
         .filter(|(_, values)| *values > 0.0)
         .collect();
     let count = (all / chunk_size.max(1) as f64).round().max(1.0);
@@ -242,13 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn small_tables_are_looked_at_in_fewer_places() {
-        let first = places(&[(1, 1.0, 100.0)]);
-        let wanted = |rows, chunk_size| places_wanted(&first, rows, chunk_size);
-        assert_eq!(wanted(1000, 1 << 20), 4);
-        assert_eq!(wanted(1000, 20_000), 10);
-        assert_eq!(wanted(1_000_000, 1000), 16);
-        assert_eq!((wanted(1, 1000), wanted(i128::from(u64::MAX), 0)), (4, 16));
+    fn a_few_places_are_enough_for_a_few_chunks_unless_they_miss_half_of_the_table() {
+        // 1,000 values, of which each place says the same: 100,000 bytes.
+        let few = places(&[1, 251, 501, 751].map(|from| (from, 1.0, 100.0)));
+        let enough = |chunk_size, data_bytes| are_enough(&few, 1000, chunk_size, data_bytes);
+        assert!(enough(1 << 20, 0) && enough(37_501, 0) && enough(37_501, 200_000));
+        assert!(!enough(37_499, 0) && !enough(1 << 20, 200_001) && !enough(0, 0));
     }
 
     #[test]
@@ -260,10 +298,11 @@ mod tests {
             [(-100), -50, 0, 50].map(|from| stretch(from, 50, 500))
         );
         assert_eq!(stretches(&even, 99, 1 << 20), [stretch(-100, 200, 2000)]);
-        let skewed = places(&[(0, 0.1, 10.0), (100, 1.0, 10.0), (200, 1.0, 40.0)]);
+        // 2 bytes a value, then 6, then 9: 200, 600 and 900.
+        let skewed = places(&[(0, 0.1, 10.0), (100, 0.3, 10.0), (200, 0.3, 30.0)]);
         assert_eq!(
-            stretches(&skewed, 209, 500),
-            [(0, 50, 500), (140, 50, 500), (190, 20, 500)].map(|(f, r, b)| stretch(f, r, b))
+            stretches(&skewed, 299, 425),
+            [(0, 31), (137, 20), (205, 14), (252, 14)].map(|(from, rows)| stretch(from, rows, 425))
         );
         let one = places(&[(7, 1.0, 10.0), (7, 1.0, 10.0)]);
         assert_eq!(stretches(&one, 7, 500), [stretch(7, 1, 10)]);
