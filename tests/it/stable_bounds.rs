@@ -292,28 +292,32 @@ fn another_chunk_size_is_what_counts() {
 
 /// First bounds come of a few looks along the key, which could all miss the long rows.
 #[test]
-fn long_rows_at_one_end_of_the_key_do_not_share_a_chunk() {
+fn long_rows_in_one_region_of_the_key_do_not_share_a_chunk() {
     let Some(server) = with_binlog() else { return };
-    let database = "stable_bounds_lengths";
-    server.create_database(database);
-    for (table, is_long) in [(TABLES[0], "seq > 30400"), (TABLES[1], "seq > 400")] {
-        let sql = format!(
-            "CREATE TABLE {table} (id INT PRIMARY KEY, v VARCHAR(2000));
-             INSERT INTO {table} SELECT seq, repeat('x', if({is_long}, 2000, 80)) FROM seq_1_to_40000;
-             ANALYZE TABLE {table};"
-        );
-        server.feed(database, "a table", sql.as_bytes());
-    }
-    let course = Course {
-        server,
-        site: Site::new(server, database, &lists()),
-        database: database.to_owned(),
-    };
-    // 22 and 76 MiB, in chunks of 1.6.
-    course.backup("1600K");
-    for (table, sizes) in course.sizes() {
-        let largest = sizes.iter().max().unwrap();
-        assert!(*largest <= 3200 << 10, "{table}: {sizes:?}");
+    // Of 40,000 ids; a chunk has room for 800 long rows, or for 4,100 short ones.
+    for (database, long) in [
+        ("stable_bounds_late", ["> 31000", "> 37760"]),
+        ("stable_bounds_early", ["> 400", "BETWEEN 10301 AND 19899"]),
+    ] {
+        server.create_database(database);
+        for (table, long) in TABLES.into_iter().zip(long) {
+            let sql = format!(
+                "CREATE TABLE {table} (id INT PRIMARY KEY, v VARCHAR(500));
+                 INSERT INTO {table} SELECT seq, repeat('x', if(seq {long}, 500, 80)) FROM seq_1_to_40000;
+                 ANALYZE TABLE {table};"
+            );
+            server.feed(database, "a table", sql.as_bytes());
+        }
+        let course = Course {
+            server,
+            site: Site::new(server, database, &lists()),
+            database: database.to_owned(),
+        };
+        course.backup("400K");
+        for (table, sizes) in course.sizes() {
+            let largest = sizes.iter().max().unwrap();
+            assert!(*largest <= 800 << 10, "{database}, {table}: {sizes:?}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! many doubts the key is walked along instead.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::{Course, Split};
 use crate::error::Result;
@@ -12,10 +13,10 @@ use crate::plan::literals::literal_kind;
 use crate::plan::reuse::{Previous, PreviousChunk};
 use crate::server::quote_identifier;
 
-/// Places looked at, at even distances between the lowest and the highest value.
+/// Places looked at, at even distances from the lowest value on, besides one at the highest. Every
+/// fourth of them first, then every other, then all, unless those before are enough.
 const PLACES: i128 = 16;
-/// Every fourth of them first, then every other, then all, unless those before are enough.
-const STEPS: [usize; 3] = [4, 2, 1];
+const FIRST_STEP: usize = 4;
 /// Rows looked at in each place.
 const ROWS: u64 = 256;
 /// Bytes looked at in each place, about: fewer rows where they are long.
@@ -50,11 +51,11 @@ impl Course<'_> {
             return Ok(None);
         };
         // Dense in all places and empty between them, the key would come out far too large.
-        if rows_in_all(&places, last) > (2 * self.table.rows + ROWS) as f64 {
+        if rows_in_all(&places) > (2 * self.table.rows + ROWS) as f64 {
             return Ok(None);
         }
         let mut chunks: Vec<PreviousChunk> = Vec::new();
-        for Stretch { from, rows, bytes } in stretches(&places, last, chunk_size) {
+        for Stretch { from, rows, bytes } in stretches(&places, chunk_size) {
             let bound = match chunks.last() {
                 None => Some(Vec::new()),
                 Some(_) => self.key_from(from)?,
@@ -112,8 +113,8 @@ impl Course<'_> {
         Ok(end("")?.zip(end(" DESC")?))
     }
 
-    /// What is seen in as many places as it takes; `None` if one of them tells nothing of other
-    /// values.
+    /// What is seen in as many places as it takes, and before the last value, which stands behind
+    /// it; `None` if a place tells nothing of other values.
     fn look_around(
         &mut self,
         first: i128,
@@ -123,23 +124,51 @@ impl Course<'_> {
         chunk_size: u64,
     ) -> Result<Option<Vec<Place>>> {
         let mut seen: BTreeMap<i128, Place> = BTreeMap::new();
-        for step in STEPS {
-            for place in (0..PLACES).step_by(step) {
-                if seen.contains_key(&place) {
+        let (mut end, mut step) = (None, FIRST_STEP);
+        loop {
+            for nth in (0..PLACES).step_by(step) {
+                let from = first + (last - first) * nth / PLACES;
+                let Entry::Vacant(unseen) = seen.entry(from) else {
                     continue;
-                }
-                let from = first + (last - first) * place / PLACES;
+                };
                 match self.look(from, length, rows)? {
-                    Some(telling) if telling.telling => seen.insert(place, telling),
+                    Some(place) if place.telling => unseen.insert(place),
                     _ => return Ok(None),
                 };
             }
-            let places: Vec<Place> = seen.values().copied().collect();
-            if step == 1 || are_enough(&places, last, chunk_size, self.table.data_bytes) {
+            let mut places: Vec<Place> = seen.values().copied().collect();
+            if end.is_none() {
+                end = self.look_before_end(&places, last, length, rows)?;
+            }
+            let Some(end) = end else {
+                return Ok(None);
+            };
+            places.push(end);
+            if step == 1 || are_enough(&places, chunk_size, self.table.data_bytes) {
                 return Ok(Some(places));
             }
+            step /= 2;
         }
-        Ok(None)
+    }
+
+    /// Looks at the last rows, as many values before the last one as those of `places` let expect.
+    fn look_before_end(
+        &mut self,
+        places: &[Place],
+        last: i128,
+        length: &str,
+        rows: u64,
+    ) -> Result<Option<Place>> {
+        let Some(before) = places.last() else {
+            return Ok(None);
+        };
+        let values = (rows as f64 / before.rows_per_value) as i128;
+        let from = before.from.max(last - values);
+        let end = self.look(from, length, rows)?;
+        Ok(end.map(|end| Place {
+            from: last + 1,
+            ..end
+        }))
     }
 
     /// Looks at some rows from a value on.
@@ -185,29 +214,23 @@ struct Stretch {
 }
 
 /// What is between each place and the next, half like one and half like the other, and how many
-/// values that are. Where rows become denser or longer on the way, that is off by no more than a
-/// factor of two.
-fn between(places: &[Place], last: i128) -> impl Iterator<Item = (Place, f64)> {
-    let ends = places[1..].iter().map(|place| place.from).chain([last + 1]);
-    let next = places[1..].iter().chain(places.last());
-    places
-        .iter()
-        .zip(next)
-        .zip(ends)
-        .map(|((place, next), end)| {
-            let rows = place.rows_per_value + next.rows_per_value;
-            let bytes = place.bytes(1.0) + next.bytes(1.0);
-            let mean = Place {
-                rows_per_value: rows / 2.0,
-                row_bytes: bytes / rows,
-                ..*place
-            };
-            (mean, (end - place.from) as f64)
-        })
+/// values that are. Where rows become denser or longer on the way, that is too little by half at
+/// most.
+fn between(places: &[Place]) -> impl Iterator<Item = (Place, f64)> {
+    places.windows(2).map(|pair| {
+        let rows = pair[0].rows_per_value + pair[1].rows_per_value;
+        let bytes = pair[0].bytes(1.0) + pair[1].bytes(1.0);
+        let mean = Place {
+            rows_per_value: rows / 2.0,
+            row_bytes: bytes / rows,
+            ..pair[0]
+        };
+        (mean, (pair[1].from - pair[0].from) as f64)
+    })
 }
 
-fn rows_in_all(places: &[Place], last: i128) -> f64 {
-    let all = between(places, last);
+fn rows_in_all(places: &[Place]) -> f64 {
+    let all = between(places);
     all.map(|(place, values)| values * place.rows_per_value)
         .sum()
 }
@@ -218,24 +241,27 @@ impl Place {
     }
 }
 
-fn bytes_in_all(places: &[Place], last: i128) -> f64 {
-    let all = between(places, last);
+fn bytes_in_all(places: &[Place]) -> f64 {
+    let all = between(places);
     all.map(|(place, values)| place.bytes(values)).sum()
 }
 
-/// Whether there are as many places as there are chunks, and some more, and they show as much as
-/// the statistics know of: rows between them may be longer than all that were seen. Tables take
-/// more on disk than as text, but hardly twice as much.
-fn are_enough(places: &[Place], last: i128, chunk_size: u64, data_bytes: u64) -> bool {
-    let bytes = bytes_in_all(places, last);
-    let chunks = bytes / chunk_size.max(1) as f64;
-    chunks * 1.5 <= places.len() as f64 && data_bytes as f64 <= bytes * 2.0
+/// Whether there are as many places as there are chunks, and some more, and they show about as much
+/// as the statistics know of: rows between them may be longer than all that were seen.
+fn are_enough(places: &[Place], chunk_size: u64, data_bytes: u64) -> bool {
+    /// Bytes that a row takes on disk besides its values.
+    const ROW_OVERHEAD: f64 = 32.0;
+    let (text, stored) = (bytes_in_all(places), data_bytes as f64);
+    let expected = text + ROW_OVERHEAD * rows_in_all(places);
+    let chunks = text / chunk_size.max(1) as f64;
+    chunks * 1.5 <= places.len() as f64 && stored <= expected * 2.0 && text <= stored * 2.0
 }
 
-/// Stretches of equal size, about `chunk_size`, if each place is as far as the next one looks.
-fn stretches(places: &[Place], last: i128, chunk_size: u64) -> Vec<Stretch> {
-    let all = bytes_in_all(places, last);
-    let places: Vec<(Place, f64)> = between(places, last)
+/// Stretches of equal size, about `chunk_size`, if the rows between places are as [`between`] says.
+/// The last place stands behind the last value.
+fn stretches(places: &[Place], chunk_size: u64) -> Vec<Stretch> {
+    let all = bytes_in_all(places);
+    let places: Vec<(Place, f64)> = between(places)
         .filter(|(_, values)| *values > 0.0)
         .collect();
     let count = (all / chunk_size.max(1) as f64).round().max(1.0);
@@ -281,30 +307,36 @@ mod tests {
     }
 
     #[test]
-    fn a_few_places_are_enough_for_a_few_chunks_unless_they_miss_half_of_the_table() {
-        // 1,000 values, of which each place says the same: 100,000 bytes.
-        let few = places(&[1, 251, 501, 751].map(|from| (from, 1.0, 100.0)));
-        let enough = |chunk_size, data_bytes| are_enough(&few, 1000, chunk_size, data_bytes);
-        assert!(enough(1 << 20, 0) && enough(37_501, 0) && enough(37_501, 200_000));
-        assert!(!enough(37_499, 0) && !enough(1 << 20, 200_001) && !enough(0, 0));
+    fn a_few_places_are_enough_for_a_few_chunks_where_the_statistics_say_about_the_same() {
+        // 1,000 values, of which each place says the same: 100,000 bytes, on disk 132,000.
+        let few = places(&[1, 251, 501, 751, 1001].map(|from| (from, 1.0, 100.0)));
+        let enough = |chunk_size, data_bytes| are_enough(&few, chunk_size, data_bytes);
+        assert!(enough(1 << 20, 132_000) && enough(30_001, 132_000) && !enough(29_999, 132_000));
+        assert!(enough(1 << 20, 50_001) && !enough(1 << 20, 49_999));
+        assert!(enough(1 << 20, 263_999) && !enough(1 << 20, 264_001) && !enough(0, 132_000));
     }
 
     #[test]
     fn stretches_follow_the_spread() {
-        let even = places(&[(-100, 1.0, 10.0), (0, 1.0, 10.0)]);
+        let even = places(&[(-100, 1.0, 10.0), (0, 1.0, 10.0), (100, 1.0, 10.0)]);
         let stretch = |from, rows, bytes| Stretch { from, rows, bytes };
         assert_eq!(
-            stretches(&even, 99, 500),
+            stretches(&even, 500),
             [(-100), -50, 0, 50].map(|from| stretch(from, 50, 500))
         );
-        assert_eq!(stretches(&even, 99, 1 << 20), [stretch(-100, 200, 2000)]);
+        assert_eq!(stretches(&even, 1 << 20), [stretch(-100, 200, 2000)]);
         // 2 bytes a value, then 6, then 9: 200, 600 and 900.
-        let skewed = places(&[(0, 0.1, 10.0), (100, 0.3, 10.0), (200, 0.3, 30.0)]);
+        let skewed = places(&[
+            (0, 0.1, 10.0),
+            (100, 0.3, 10.0),
+            (200, 0.3, 30.0),
+            (300, 0.3, 30.0),
+        ]);
         assert_eq!(
-            stretches(&skewed, 299, 425),
+            stretches(&skewed, 425),
             [(0, 31), (137, 20), (205, 14), (252, 14)].map(|(from, rows)| stretch(from, rows, 425))
         );
-        let one = places(&[(7, 1.0, 10.0), (7, 1.0, 10.0)]);
-        assert_eq!(stretches(&one, 7, 500), [stretch(7, 1, 10)]);
+        let one = places(&[(7, 1.0, 10.0), (8, 1.0, 10.0)]);
+        assert_eq!(stretches(&one, 500), [stretch(7, 1, 10)]);
     }
 }
