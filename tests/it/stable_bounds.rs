@@ -294,7 +294,7 @@ fn another_chunk_size_is_what_counts() {
 #[test]
 fn long_rows_in_one_region_of_the_key_do_not_share_a_chunk() {
     let Some(server) = with_binlog() else { return };
-    // Of 40,000 ids; a chunk has room for 800 long rows, or for 4,100 short ones.
+    // Of 40,000 ids; a chunk has room for 800 long rows, or for 4,400 short ones.
     for (database, long) in [
         ("stable_bounds_late", ["> 31000", "> 37760"]),
         ("stable_bounds_early", ["> 400", "BETWEEN 10301 AND 19899"]),

@@ -23,13 +23,15 @@ const ROWS: u64 = 256;
 const BYTES: f64 = 256.0 * 1024.0;
 /// Values that these rows have to span, or nothing follows from them for others.
 const VALUES: i128 = 8;
+/// By what factor the statistics may differ from what is seen.
+const TOLERANCE: f64 = 2.0;
 /// One range in this many may be counted; to count more costs more than a walk.
 const RANGES_PER_DOUBT: usize = 4;
 
 /// What was seen in a place.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// The lowest value that belongs to it.
+    /// The lowest value that belongs to it; of the one at the end, the one behind the last.
     from: i128,
     rows_per_value: f64,
     row_bytes: f64,
@@ -113,8 +115,9 @@ impl Course<'_> {
         Ok(end("")?.zip(end(" DESC")?))
     }
 
-    /// What is seen in as many places as it takes, and before the last value, which stands behind
-    /// it; `None` if a place tells nothing of other values.
+    /// What is seen in as many places as it takes, and just before the last value; that place comes
+    /// last, its `from` behind the last value. `None` if one of the others tells nothing of other
+    /// values.
     fn look_around(
         &mut self,
         first: i128,
@@ -136,14 +139,14 @@ impl Course<'_> {
                     _ => return Ok(None),
                 };
             }
-            let mut places: Vec<Place> = seen.values().copied().collect();
+            let places: Vec<Place> = seen.values().copied().collect();
             if end.is_none() {
                 end = self.look_before_end(&places, last, length, rows)?;
             }
             let Some(end) = end else {
                 return Ok(None);
             };
-            places.push(end);
+            let places = with_end(places, end, self.table.data_bytes);
             if step == 1 || are_enough(&places, chunk_size, self.table.data_bytes) {
                 return Ok(Some(places));
             }
@@ -151,7 +154,7 @@ impl Course<'_> {
         }
     }
 
-    /// Looks at the last rows, as many values before the last one as those of `places` let expect.
+    /// Looks at what should be the last rows, if they are as dense as those of the last of `places`.
     fn look_before_end(
         &mut self,
         places: &[Place],
@@ -213,9 +216,8 @@ struct Stretch {
     bytes: u64,
 }
 
-/// What is between each place and the next, half like one and half like the other, and how many
-/// values that are. Where rows become denser or longer on the way, that is too little by half at
-/// most.
+/// What is between each place and the next, the mean of both, and how many values that are. Where
+/// rows become denser or longer on the way, it may be too little by half, or too much by any factor.
 fn between(places: &[Place]) -> impl Iterator<Item = (Place, f64)> {
     places.windows(2).map(|pair| {
         let rows = pair[0].rows_per_value + pair[1].rows_per_value;
@@ -246,6 +248,23 @@ fn bytes_in_all(places: &[Place]) -> f64 {
     all.map(|(place, values)| place.bytes(values)).sum()
 }
 
+/// The places, and the one at the end. A few last rows can be unlike all others (what was not worked
+/// off yet): where the statistics know of far less, they do not speak for those before them.
+fn with_end(mut places: Vec<Place>, mut end: Place, data_bytes: u64) -> Vec<Place> {
+    places.push(end);
+    if bytes_in_all(&places) > TOLERANCE * data_bytes as f64 {
+        places.pop();
+        if let Some(before) = places.last() {
+            end = Place {
+                from: end.from,
+                ..*before
+            };
+        }
+        places.push(end);
+    }
+    places
+}
+
 /// Whether there are as many places as there are chunks, and some more, and they show about as much
 /// as the statistics know of: rows between them may be longer than all that were seen.
 fn are_enough(places: &[Place], chunk_size: u64, data_bytes: u64) -> bool {
@@ -254,7 +273,9 @@ fn are_enough(places: &[Place], chunk_size: u64, data_bytes: u64) -> bool {
     let (text, stored) = (bytes_in_all(places), data_bytes as f64);
     let expected = text + ROW_OVERHEAD * rows_in_all(places);
     let chunks = text / chunk_size.max(1) as f64;
-    chunks * 1.5 <= places.len() as f64 && stored <= expected * 2.0 && text <= stored * 2.0
+    chunks * 1.5 <= places.len() as f64
+        && stored <= expected * TOLERANCE
+        && text <= stored * TOLERANCE
 }
 
 /// Stretches of equal size, about `chunk_size`, if the rows between places are as [`between`] says.
@@ -314,6 +335,18 @@ mod tests {
         assert!(enough(1 << 20, 132_000) && enough(30_001, 132_000) && !enough(29_999, 132_000));
         assert!(enough(1 << 20, 50_001) && !enough(1 << 20, 49_999));
         assert!(enough(1 << 20, 263_999) && !enough(1 << 20, 264_001) && !enough(0, 132_000));
+    }
+
+    #[test]
+    fn last_rows_that_the_statistics_do_not_know_speak_for_no_others() {
+        let few = [1, 501].map(|from| (from, 1.0, 100.0));
+        let end = places(&[(1001, 1.0, 50_000.0)])[0];
+        let row_bytes = |data_bytes| with_end(places(&few), end, data_bytes)[2].row_bytes;
+        assert_eq!(
+            (row_bytes(132_000), row_bytes(10_000_000)),
+            (100.0, 50_000.0)
+        );
+        assert_eq!(with_end(places(&few), end, 0)[2].from, 1001);
     }
 
     #[test]
