@@ -23,8 +23,7 @@ pub(super) enum Op {
     SyncAll(PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
-    /// The directory is there: made, or seen to be made by a thread whose own call is yet to
-    /// return.
+    /// The directory is there: made, or in use before the call that makes it has returned.
     MakeDir(PathBuf),
     Link(PathBuf, PathBuf),
     Symlink(String, PathBuf),
@@ -35,6 +34,7 @@ pub(super) fn read(text: &str, root: &Path) -> Vec<Op> {
     let mut reader = Reader {
         root,
         files: HashMap::new(),
+        making: HashMap::new(),
         ops: Vec::new(),
     };
     let mut unfinished: HashMap<&str, String> = HashMap::new();
@@ -47,10 +47,14 @@ pub(super) fn read(text: &str, root: &Path) -> Vec<Op> {
             if AT_ITS_BEGIN.iter().any(|call| begun.starts_with(call)) {
                 reader.call(&format!("{begun}) = 0"));
             }
+            if let Some((name @ ("mkdir" | "mkdirat"), arguments)) = begun.split_once('(') {
+                reader.begin_to_make(pid, name, arguments);
+            }
             unfinished.insert(pid, begun.to_owned());
         } else if let Some(resumed) = rest.strip_prefix("<... ") {
             let (_, end) = resumed.split_once(" resumed>").unwrap();
             let call = unfinished.remove(pid).unwrap() + end;
+            reader.making.remove(pid);
             if !AT_ITS_BEGIN.iter().any(|begin| call.starts_with(begin)) {
                 reader.call(&call);
             }
@@ -65,10 +69,21 @@ struct Reader<'a> {
     root: &'a Path,
     /// What descriptors stand for; a renamed file keeps its first name here.
     files: HashMap<i64, PathBuf>,
+    /// The directories that threads are making, by their pids: they may be there already.
+    making: HashMap<String, PathBuf>,
     ops: Vec<Op>,
 }
 
 impl Reader<'_> {
+    fn begin_to_make(&mut self, pid: &str, name: &str, arguments: &str) {
+        let arguments: Vec<&str> = arguments.split(", ").collect();
+        let path = match name {
+            "mkdirat" => self.path(Some(arguments[0]), arguments[1]),
+            _ => self.path(None, arguments[0]),
+        };
+        self.making.insert(pid.to_owned(), path);
+    }
+
     fn call(&mut self, call: &str) {
         // Signals and exits.
         let (Some((name, rest)), Some((_, result))) =
@@ -76,9 +91,8 @@ impl Reader<'_> {
         else {
             return;
         };
-        let there = name.starts_with("mkdir") && result.starts_with("-1 EEXIST");
         let result: i64 = result.split(' ').next().unwrap().parse().unwrap_or(-1);
-        if result < 0 && !there {
+        if result < 0 {
             return;
         }
         let (arguments, _) = rest.rsplit_once(')').unwrap();
@@ -141,9 +155,17 @@ impl Reader<'_> {
             }
             _ => panic!("a call that this does not understand: {call}"),
         };
-        let root = self.root;
-        self.ops
-            .extend(op.into_iter().filter(|op| op.path().starts_with(root)));
+        for op in op {
+            let parent = op.path().parent();
+            let made = self
+                .making
+                .values()
+                .find(|dir| Some(dir.as_path()) == parent);
+            let made = made.map(|dir| Op::MakeDir(dir.clone()));
+            let ops = made.into_iter().chain([op]);
+            self.ops
+                .extend(ops.filter(|op| op.path().starts_with(self.root)));
+        }
     }
 
     fn path(&self, dir: Option<&str>, argument: &str) -> PathBuf {
@@ -197,6 +219,9 @@ fn calls_become_changes_in_their_order() {
 8 openat(AT_FDCWD, "\x2f\x72\x2f\x62", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5
 7 <... close resumed>) = 0
 7 rename("\x2f\x72\x2f\x61", "\x2f\x72\x2f\x63") = 0
+7 mkdir("\x2f\x72\x2f\x66", 0755 <unfinished ...>
+8 openat(AT_FDCWD, "\x2f\x72\x2f\x66\x2f\x65", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 9
+7 <... mkdir resumed>) = 0
 8 openat(AT_FDCWD, "\x2f\x72\x2f\x73\x74\x61\x67\x69\x6e\x67", O_RDONLY|O_CLOEXEC) = 6
 8 syncfs(6 <unfinished ...>
 7 write(5, "\x68\x6f", 2) = 2
@@ -205,6 +230,7 @@ fn calls_become_changes_in_their_order() {
 "#;
     let [a, b, c] = ["/r/a", "/r/b", "/r/c"].map(PathBuf::from);
     let [d, e, staging] = ["/r/d", "/r/d/e", "/r/staging"].map(PathBuf::from);
+    let [f, in_f] = ["/r/f", "/r/f/e"].map(PathBuf::from);
     assert_eq!(
         read(text, Path::new("/r")),
         [
@@ -216,6 +242,9 @@ fn calls_become_changes_in_their_order() {
             Op::MakeDir(d),
             Op::Create(b.clone()),
             Op::Rename(a, c),
+            Op::MakeDir(f.clone()),
+            Op::Create(in_f),
+            Op::MakeDir(f),
             Op::SyncAll(staging),
             Op::Append(b, b"ho".to_vec()),
         ]
