@@ -1,8 +1,8 @@
 //! Finds the key bounds at which a table is split, inside the snapshot. Where the previous
 //! backup had bounds they are used again ([`again`]). Else they follow from the data, not from
 //! the number of threads: by how the values of a whole-numbered key are spread ([`spread`]), or
-//! by walking along the key ([`walk`]). Statistics say how much to
-//! look at, and which of the two ways to go.
+//! by walking along the key ([`walk`]). Statistics say how much to look at, and which of the two
+//! ways to go.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interrupt::Interrupt;

@@ -13,9 +13,9 @@ use crate::plan::literals::literal_kind;
 use crate::plan::reuse::{Previous, PreviousChunk};
 use crate::server::quote_identifier;
 
-/// Places looked at, at even distances from the lowest value on, besides one at the highest. Every
-/// fourth of them first, then every other, then all, unless those before are enough.
+/// Places looked at, at even distances from the lowest value on, besides one at the highest.
 const PLACES: i128 = 16;
+/// Every fourth of them first, then every other, then all, unless those before are enough.
 const FIRST_STEP: usize = 4;
 /// Rows looked at in each place.
 const ROWS: u64 = 256;
@@ -250,17 +250,16 @@ fn bytes_in_all(places: &[Place]) -> f64 {
 
 /// The places, and the one at the end. A few last rows can be unlike all others (what was not worked
 /// off yet): where the statistics know of far less, they do not speak for those before them.
-fn with_end(mut places: Vec<Place>, mut end: Place, data_bytes: u64) -> Vec<Place> {
+fn with_end(mut places: Vec<Place>, end: Place, data_bytes: u64) -> Vec<Place> {
+    let before = places.last().copied();
     places.push(end);
-    if bytes_in_all(&places) > TOLERANCE * data_bytes as f64 {
-        places.pop();
-        if let Some(before) = places.last() {
-            end = Place {
-                from: end.from,
-                ..*before
-            };
-        }
-        places.push(end);
+    if bytes_in_all(&places) > TOLERANCE * data_bytes as f64
+        && let (Some(last), Some(before)) = (places.last_mut(), before)
+    {
+        *last = Place {
+            from: end.from,
+            ..before
+        };
     }
     places
 }
@@ -270,10 +269,11 @@ fn with_end(mut places: Vec<Place>, mut end: Place, data_bytes: u64) -> Vec<Plac
 fn are_enough(places: &[Place], chunk_size: u64, data_bytes: u64) -> bool {
     /// Bytes that a row takes on disk besides its values.
     const ROW_OVERHEAD: f64 = 32.0;
+    const PLACES_PER_CHUNK: f64 = 1.5;
     let (text, stored) = (bytes_in_all(places), data_bytes as f64);
     let expected = text + ROW_OVERHEAD * rows_in_all(places);
     let chunks = text / chunk_size.max(1) as f64;
-    chunks * 1.5 <= places.len() as f64
+    chunks * PLACES_PER_CHUNK <= places.len() as f64
         && stored <= expected * TOLERANCE
         && text <= stored * TOLERANCE
 }
