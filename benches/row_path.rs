@@ -401,6 +401,7 @@ fn table(types: &[&str]) -> Table {
         bare_timestamp: false,
         srid: 0,
         fixed_decimals: false,
+        zerofill: false,
         sorted_with_pad: false,
     };
     Table {

@@ -60,6 +60,7 @@ const MICROSECOND_DIGITS: usize = 6;
 #[derive(Debug)]
 pub(crate) struct Decoder {
     forms: Vec<Form>,
+    /// The last row, and room.
     row: Vec<u8>,
 }
 
@@ -80,22 +81,38 @@ impl Decoder {
     /// The row of a packet: a zero byte, a bit for each column that is NULL (the first two are
     /// not used), and the values of the others.
     pub(crate) fn decode(&mut self, packet: &[u8]) -> Result<&[u8]> {
-        self.row.clear();
         let nulls = (self.forms.len() + 2).div_ceil(8);
-        let (head, mut rest) = packet
+        let (head, values) = packet
             .split_at_checked(1 + nulls)
             .filter(|(head, _)| head[0] == 0)
             .ok_or_else(malformed)?;
+        let any_null = head.iter().any(|bits| *bits != 0);
+        let mut row = TextRow::new(&mut self.row, self.forms.len(), values.len());
+        let mut rest = values;
+        // Strings are the same in both protocols: those that follow one another are copied
+        // together.
+        let mut strings = values;
         for (at, form) in self.forms.iter().enumerate() {
             let bit = at + 2;
-            if head[1 + bit / 8] & (1 << (bit % 8)) != 0 {
-                write_cell(&mut self.row, None);
-            } else {
-                decode_value(*form, &mut rest, &mut self.row).ok_or_else(malformed)?;
+            let null = any_null && head[1 + bit / 8] & (1 << (bit % 8)) != 0;
+            if *form == Form::Text && !null {
+                read_cell(&mut rest).flatten().ok_or_else(malformed)?;
+                continue;
             }
+            if strings.len() > rest.len() {
+                row.cells(&strings[..strings.len() - rest.len()]);
+            }
+            if null {
+                row.null();
+            } else {
+                decode_value(*form, &mut rest, &mut row).ok_or_else(malformed)?;
+            }
+            strings = rest;
         }
+        row.cells(&strings[..strings.len() - rest.len()]);
+        let end = row.end;
         if rest.is_empty() {
-            Ok(&self.row)
+            Ok(&self.row[..end])
         } else {
             Err(malformed())
         }
@@ -103,40 +120,42 @@ impl Decoder {
 
     /// The row that the driver has read.
     pub(crate) fn take(&mut self, values: Vec<Option<Value>>) -> Result<&[u8]> {
-        self.row.clear();
         if values.len() != self.forms.len() {
             return Err(malformed());
         }
+        let strings = values.iter().map(|value| match value {
+            Some(Value::Bytes(bytes)) => bytes.len(),
+            _ => 0,
+        });
+        let mut row = TextRow::new(&mut self.row, self.forms.len(), strings.sum());
         for (form, value) in self.forms.iter().zip(values) {
-            let row = &mut self.row;
-            match (form, value.unwrap_or(Value::NULL)) {
-                (_, Value::NULL) => write_cell(row, None),
-                (_, Value::Bytes(bytes)) => write_cell(row, Some(&bytes)),
-                (Form::Year, Value::Int(year)) => write_year(row, year as u64),
-                (Form::Year, Value::UInt(year)) => write_year(row, year),
-                (_, Value::Int(number)) => write_integer(row, number),
-                (_, Value::UInt(number)) => write_integer(row, number),
-                (_, Value::Float(number)) => write_double(row, f64::from(number)),
-                (_, Value::Double(number)) => write_double(row, number),
+            match (*form, value.unwrap_or(Value::NULL)) {
+                (_, Value::NULL) => row.null(),
+                (_, Value::Bytes(bytes)) => row.string(&bytes),
+                (Form::Year, Value::Int(year)) => row.cell(|text| text.digits(year as u64, 4)),
+                (Form::Year, Value::UInt(year)) => row.cell(|text| text.digits(year, 4)),
+                (_, Value::Int(number)) => row.cell(|text| text.signed(number)),
+                (_, Value::UInt(number)) => row.cell(|text| text.unsigned(number)),
+                (_, Value::Float(number)) => row.cell(|text| text.double(f64::from(number))),
+                (_, Value::Double(number)) => row.cell(|text| text.double(number)),
                 (Form::Date, Value::Date(year, month, day, ..)) => {
-                    write_text(row, |text| text.date(year, month, day));
+                    row.cell(|text| text.date(year, month, day));
                 }
                 (Form::DateTime(decimals), Value::Date(year, month, day, h, m, s, micros)) => {
-                    write_text(row, |text| {
+                    row.cell(|text| {
                         text.date(year, month, day);
-                        text.push(b' ');
-                        text.clock(u64::from(h), m, s, micros, *decimals);
+                        text.put([b' ']);
+                        text.clock(u64::from(h), m, s, micros, decimals);
                     });
                 }
                 (Form::Time(decimals), Value::Time(negative, days, h, m, s, micros)) => {
-                    write_text(row, |text| {
-                        text.time(negative, days, h, m, s, micros, *decimals);
-                    });
+                    row.cell(|text| text.time(negative, days, [h, m, s], micros, decimals));
                 }
                 _ => return Err(malformed()),
             }
         }
-        Ok(&self.row)
+        let end = row.end;
+        Ok(&self.row[..end])
     }
 }
 
@@ -146,30 +165,50 @@ fn malformed() -> Error {
     Error::new(ErrorKind::Failed, what)
 }
 
-/// Moves a value from the front of `rest` to the end of `row`; `None` where it is cut short.
+/// Moves a value that is no string from the front of `rest` to the end of `row`; `None` where it
+/// is cut short.
 #[inline]
-fn decode_value(form: Form, rest: &mut &[u8], row: &mut Vec<u8>) -> Option<()> {
+fn decode_value(form: Form, rest: &mut &[u8], row: &mut TextRow) -> Option<()> {
     match form {
-        Form::Signed(1) => write_integer(row, i8::from_le_bytes(take(rest)?)),
-        Form::Signed(2) => write_integer(row, i16::from_le_bytes(take(rest)?)),
-        Form::Signed(4) => write_integer(row, i32::from_le_bytes(take(rest)?)),
-        Form::Signed(_) => write_integer(row, i64::from_le_bytes(take(rest)?)),
-        Form::Unsigned(1) => write_integer(row, u8::from_le_bytes(take(rest)?)),
-        Form::Unsigned(2) => write_integer(row, u16::from_le_bytes(take(rest)?)),
-        Form::Unsigned(4) => write_integer(row, u32::from_le_bytes(take(rest)?)),
-        Form::Unsigned(_) => write_integer(row, u64::from_le_bytes(take(rest)?)),
-        Form::Year => write_year(row, u64::from(u16::from_le_bytes(take(rest)?))),
-        Form::Float => write_double(row, f64::from(f32::from_le_bytes(take(rest)?))),
-        Form::Double => write_double(row, f64::from_le_bytes(take(rest)?)),
+        Form::Signed(bytes) => {
+            let number = match bytes {
+                1 => i64::from(i8::from_le_bytes(take(rest)?)),
+                2 => i64::from(i16::from_le_bytes(take(rest)?)),
+                4 => i64::from(i32::from_le_bytes(take(rest)?)),
+                _ => i64::from_le_bytes(take(rest)?),
+            };
+            row.cell(|text| text.signed(number));
+        }
+        Form::Unsigned(bytes) => {
+            let number = match bytes {
+                1 => u64::from(u8::from_le_bytes(take(rest)?)),
+                2 => u64::from(u16::from_le_bytes(take(rest)?)),
+                4 => u64::from(u32::from_le_bytes(take(rest)?)),
+                _ => u64::from_le_bytes(take(rest)?),
+            };
+            row.cell(|text| text.unsigned(number));
+        }
+        Form::Year => {
+            let year = u64::from(u16::from_le_bytes(take(rest)?));
+            row.cell(|text| text.digits(year, 4));
+        }
+        Form::Float => {
+            let number = f32::from_le_bytes(take(rest)?);
+            row.cell(|text| text.double(f64::from(number)));
+        }
+        Form::Double => {
+            let number = f64::from_le_bytes(take(rest)?);
+            row.cell(|text| text.double(number));
+        }
         Form::Date => {
             let (date, _, _) = read_date_time(rest)?;
-            write_text(row, |text| text.date(date.0, date.1, date.2));
+            row.cell(|text| text.date(date.0, date.1, date.2));
         }
         Form::DateTime(decimals) => {
             let (date, clock, micros) = read_date_time(rest)?;
-            write_text(row, |text| {
+            row.cell(|text| {
                 text.date(date.0, date.1, date.2);
-                text.push(b' ');
+                text.put([b' ']);
                 text.clock(u64::from(clock.0), clock.1, clock.2, micros, decimals);
             });
         }
@@ -181,20 +220,18 @@ fn decode_value(form: Form, rest: &mut &[u8], row: &mut Vec<u8>) -> Option<()> {
             } else {
                 0
             };
-            let [h, m, s] = if length > 0 { take(rest)? } else { [0; 3] };
+            let clock = if length > 0 { take(rest)? } else { [0; 3] };
             let micros = match length {
                 0 | 8 => 0,
                 12 => u32::from_le_bytes(take(rest)?),
                 _ => return None,
             };
-            write_text(row, |text| {
-                text.time(negative, days, h, m, s, micros, decimals)
-            });
+            row.cell(|text| text.time(negative, days, clock, micros, decimals));
         }
         Form::Text => {
             let before = *rest;
             read_cell(rest)??;
-            row.extend_from_slice(&before[..before.len() - rest.len()]);
+            row.cells(&before[..before.len() - rest.len()]);
         }
     }
     Some(())
@@ -211,6 +248,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 type DateTimeParts = ((u16, u8, u8), (u8, u8, u8), u32);
 
 /// A date, with a time where there is one; what is zero at the end is left out.
+#[inline]
 fn read_date_time(rest: &mut &[u8]) -> Option<DateTimeParts> {
     let [length] = take(rest)?;
     if !matches!(length, 0 | 4 | 7 | 11) {
@@ -218,9 +256,8 @@ fn read_date_time(rest: &mut &[u8]) -> Option<DateTimeParts> {
     }
     let mut parts = DateTimeParts::default();
     if length >= 4 {
-        let year = u16::from_le_bytes(take(rest)?);
-        let [month, day] = take(rest)?;
-        parts.0 = (year, month, day);
+        let [low, high, month, day] = take(rest)?;
+        parts.0 = (u16::from_le_bytes([low, high]), month, day);
     }
     if length >= 7 {
         let [hour, minute, second] = take(rest)?;
@@ -232,49 +269,116 @@ fn read_date_time(rest: &mut &[u8]) -> Option<DateTimeParts> {
     Some(parts)
 }
 
-fn write_integer(row: &mut Vec<u8>, number: impl itoa::Integer) {
-    write_short(row, itoa::Buffer::new().format(number).as_bytes());
+/// Room for whatever is no string: the longest is a TIME whose every part is as large as its type.
+const ROOM: usize = 48;
+
+/// A row of the text protocol while it is written. There is room for all of it, and always some
+/// behind it, so that small values are stored with sizes that are fixed.
+struct TextRow<'a> {
+    buffer: &'a mut [u8],
+    end: usize,
 }
 
-fn write_year(row: &mut Vec<u8>, year: u64) {
-    write_text(row, |text| text.digits(year, 4));
-}
-
-/// With as many digits as it takes to come back to the same bits. A FLOAT is as good a DOUBLE.
-fn write_double(row: &mut Vec<u8>, number: f64) {
-    let mut buffer = zmij::Buffer::new();
-    let text = buffer.format(number);
-    write_short(row, text.strip_suffix(".0").unwrap_or(text).as_bytes());
-}
-
-/// A cell of less than 251 bytes.
-#[inline]
-fn write_short(row: &mut Vec<u8>, text: &[u8]) {
-    row.push(text.len() as u8);
-    row.extend_from_slice(text);
-}
-
-/// A cell of less than 251 bytes that `write` appends.
-#[inline]
-fn write_text(row: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>)) {
-    let length = row.len();
-    row.push(0);
-    write(&mut Text(row));
-    row[length] = (row.len() - length - 1) as u8;
-}
-
-/// Dates and times as the server states them.
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl Text<'_> {
-    fn push(&mut self, byte: u8) {
-        self.0.push(byte);
+impl TextRow<'_> {
+    /// A row of so many cells with so many bytes of strings.
+    #[inline]
+    fn new(buffer: &mut Vec<u8>, cells: usize, strings: usize) -> TextRow<'_> {
+        let room = cells * (1 + ROOM) + strings;
+        if buffer.len() < room {
+            buffer.resize(room, 0);
+        }
+        TextRow { buffer, end: 0 }
     }
 
+    #[inline]
+    fn null(&mut self) {
+        self.buffer[self.end] = 0xfb;
+        self.end += 1;
+    }
+
+    /// Cells as a row holds them.
+    #[inline]
+    fn cells(&mut self, cells: &[u8]) {
+        self.buffer[self.end..self.end + cells.len()].copy_from_slice(cells);
+        self.end += cells.len();
+    }
+
+    fn string(&mut self, value: &[u8]) {
+        if let Ok(length @ 0..=0xfa) = u8::try_from(value.len()) {
+            self.cells(&[length]);
+            self.cells(value);
+        } else {
+            let mut cell = Vec::new();
+            write_cell(&mut cell, Some(value));
+            self.cells(&cell);
+        }
+    }
+
+    /// A cell of less than [`ROOM`] bytes that `write` fills.
+    #[inline]
+    fn cell(&mut self, write: impl FnOnce(&mut Text<'_>)) {
+        if let [length, room @ ..] = &mut self.buffer[self.end..]
+            && let Some(room) = room.first_chunk_mut()
+        {
+            let mut text = Text { room, end: 0 };
+            write(&mut text);
+            *length = text.end as u8;
+            self.end += 1 + text.end;
+        }
+    }
+}
+
+/// Numbers, dates and times as the server states them.
+struct Text<'a> {
+    room: &'a mut [u8; ROOM],
+    end: usize,
+}
+
+impl Text<'_> {
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.room[self.end..self.end + N].copy_from_slice(&bytes);
+        self.end += N;
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.room[self.end..self.end + text.len()].copy_from_slice(text);
+        self.end += text.len();
+    }
+
+    #[inline]
+    fn signed(&mut self, number: i64) {
+        if number < 0 {
+            self.put([b'-']);
+        }
+        self.unsigned(number.unsigned_abs());
+    }
+
+    #[inline]
+    fn unsigned(&mut self, number: u64) {
+        let Ok(small @ 0..EIGHT_DIGITS) = u32::try_from(number) else {
+            return self.text(itoa::Buffer::new().format(number).as_bytes());
+        };
+        let length = 1 + small.checked_ilog10().unwrap_or(0);
+        let text = eight_digits(small) >> (64 - 8 * length);
+        // What is behind the digits is room.
+        if let Some(room) = self.room[self.end..].first_chunk_mut() {
+            *room = text.to_le_bytes();
+        }
+        self.end += length as usize;
+    }
+
+    /// With as many digits as it takes to come back to the same bits. A FLOAT is as good a DOUBLE.
+    fn double(&mut self, number: f64) {
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format(number);
+        self.text(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    }
+
+    #[inline]
     fn two(&mut self, number: u8) {
         if number < 100 {
-            self.0
-                .extend_from_slice(&[b'0' + number / 10, b'0' + number % 10]);
+            self.put(pair(number));
         } else {
             self.digits(u64::from(number), 2);
         }
@@ -285,60 +389,74 @@ impl Text<'_> {
         let mut buffer = itoa::Buffer::new();
         let digits = buffer.format(number).as_bytes();
         for _ in digits.len()..width {
-            self.push(b'0');
+            self.put([b'0']);
         }
-        self.0.extend_from_slice(digits);
+        self.text(digits);
     }
 
+    #[inline]
     fn date(&mut self, year: u16, month: u8, day: u8) {
-        if year < 10_000 {
-            self.two((year / 100) as u8);
-            self.two((year % 100) as u8);
+        if year < 10_000 && month < 100 && day < 100 {
+            let ([a, b], [c, d]) = (pair((year / 100) as u8), pair((year % 100) as u8));
+            let ([e, f], [g, h]) = (pair(month), pair(day));
+            self.put([a, b, c, d, b'-', e, f, b'-', g, h]);
         } else {
             self.digits(u64::from(year), 4);
+            self.put([b'-']);
+            self.two(month);
+            self.put([b'-']);
+            self.two(day);
         }
-        self.push(b'-');
-        self.two(month);
-        self.push(b'-');
-        self.two(day);
     }
 
+    #[inline]
     fn clock(&mut self, hours: u64, minutes: u8, seconds: u8, micros: u32, decimals: usize) {
         match u8::try_from(hours) {
             Ok(hours) => self.two(hours),
             Err(_) => self.digits(hours, 2),
         }
-        self.push(b':');
+        self.put([b':']);
         self.two(minutes);
-        self.push(b':');
+        self.put([b':']);
         self.two(seconds);
         if decimals > 0 {
-            self.push(b'.');
+            self.put([b'.']);
             self.digits(u64::from(micros), MICROSECOND_DIGITS);
-            let excess = MICROSECOND_DIGITS - decimals;
-            self.0.truncate(self.0.len() - excess);
+            self.end -= MICROSECOND_DIGITS - decimals;
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of a TIME, in their order"
-    )]
-    fn time(
-        &mut self,
-        negative: bool,
-        days: u32,
-        h: u8,
-        m: u8,
-        s: u8,
-        micros: u32,
-        decimals: usize,
-    ) {
+    fn time(&mut self, negative: bool, days: u32, clock: [u8; 3], micros: u32, decimals: usize) {
         if negative {
-            self.push(b'-');
+            self.put([b'-']);
         }
-        self.clock(u64::from(days) * 24 + u64::from(h), m, s, micros, decimals);
+        let [hours, minutes, seconds] = clock;
+        let hours = u64::from(days) * 24 + u64::from(hours);
+        self.clock(hours, minutes, seconds, micros, decimals);
     }
+}
+
+/// The first number of more than eight digits.
+const EIGHT_DIGITS: u32 = 100_000_000;
+
+/// The text of a number in eight digits, as a number that has the first digit in its lowest byte.
+/// Two numbers of four digits are split into four of two, and these into eight of one, all at
+/// once; dividing by 100 and by 10 is a multiplication and a shift. Digits that are stored one by
+/// one could not be read again at once, as a row is.
+#[inline]
+fn eight_digits(number: u32) -> u64 {
+    let number = u64::from(number);
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
+    let twos = hundreds | ((fours - 100 * hundreds) << 16);
+    let tens = ((twos * 103) >> 10) & 0xf_000f_000f_000f;
+    (tens | ((twos - 10 * tens) << 8)) + u64::from_ne_bytes([b'0'; 8])
+}
+
+/// A number below 100 in two digits.
+#[inline]
+fn pair(number: u8) -> [u8; 2] {
+    [b'0' + number / 10, b'0' + number % 10]
 }
 
 #[cfg(test)]
@@ -367,6 +485,14 @@ mod tests {
             .iter()
             .map(|text| Some((*text).to_owned()))
             .collect()
+    }
+
+    fn stated(write: impl FnOnce(&mut Text<'_>)) -> String {
+        let mut buffer = Vec::new();
+        let mut row = TextRow::new(&mut buffer, 1, 0);
+        row.cell(write);
+        let end = row.end;
+        cells(&buffer[..end])[0].clone().unwrap()
     }
 
     #[test]
@@ -456,15 +582,56 @@ mod tests {
         assert_eq!(found[1].as_deref(), Some("1"));
     }
 
+    #[test]
+    fn strings_come_as_they_are_wherever_they_stand() {
+        let (text, number) = (Form::Text, Form::Signed(1));
+        let forms = [text, text, number, text, text, text, number, text];
+        let long = "x".repeat(300);
+        let mut packet = vec![0, 0b0100_0000, 0];
+        packet.extend(b"\x01a\x00\x07\x01b");
+        write_cell(&mut packet, Some(long.as_bytes()));
+        packet.extend(b"\xff\x02cd");
+        let expected: Vec<_> = ["a", "", "7", "b", "", &long, "-1", "cd"]
+            .map(str::to_owned)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let mut expected = expected;
+        expected[4] = None;
+        assert_eq!(cells(decoder(&forms).decode(&packet).unwrap()), expected);
+        for length in 0..packet.len() {
+            assert!(decoder(&forms).decode(&packet[..length]).is_err());
+        }
+        let by_driver = expected
+            .iter()
+            .zip(&forms)
+            .map(|(cell, form)| match (cell, form) {
+                (None, _) => Some(Value::NULL),
+                (Some(cell), Form::Text) => Some(Value::Bytes(cell.clone().into_bytes())),
+                (Some(cell), _) => Some(Value::Int(cell.parse().unwrap())),
+            });
+        assert_eq!(
+            cells(decoder(&forms).take(by_driver.collect()).unwrap()),
+            expected
+        );
+    }
+
     proptest! {
         #[test]
         fn doubles_come_back_to_the_same_bits(bits: u64) {
             let number = f64::from_bits(bits);
             prop_assume!(number.is_finite());
-            let mut row = Vec::new();
-            write_double(&mut row, number);
-            let text = cells(&row)[0].clone().unwrap();
+            let text = stated(|text| text.double(number));
             prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits);
+        }
+
+        #[test]
+        fn integers_are_stated_digit_by_digit(number: i64, digits in 0..20u32) {
+            // As many small ones as large ones.
+            let number = number.checked_rem(10i64.checked_pow(digits).unwrap_or(0)).unwrap_or(number);
+            prop_assert_eq!(stated(|text| text.signed(number)), number.to_string());
+            let number = number as u64;
+            prop_assert_eq!(stated(|text| text.unsigned(number)), number.to_string());
         }
 
         #[test]

@@ -20,6 +20,9 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait until the server has ended a connection after an interrupt.
 const KILL_PATIENCE: Duration = Duration::from_millis(1500);
 
+/// The server keeps as many prepared statements as it may.
+pub(super) const TOO_MANY_PREPARED: u16 = 1461;
+
 /// An error as the server stated it.
 #[derive(Debug, Clone)]
 pub struct ServerError {
@@ -333,7 +336,9 @@ pub fn without_values(error: Error) -> Error {
         // that are gone, crashed or full: these name things of the server and of the catalog.
         1021 | 1030 | 1036 | 1037 | 1038 | 1040 | 1041 | 1044 | 1045 | 1053 | 1094 | 1114
         | 1142 | 1143 | 1146 | 1153 | 1180 | 1194 | 1195 | 1205 | 1206 | 1213 | 1227 | 1290
-        | 1317 | 1412 | 1436 | 1785 | 1792 | 1927 | 1969 | 3024 | 4031 => return error,
+        | 1317 | 1412 | 1436 | TOO_MANY_PREPARED | 1785 | 1792 | 1927 | 1969 | 3024 | 4031 => {
+            return error;
+        }
         1022 | 1062 | 1169 | 1586 => "a row has the key of another one",
         1048 | 1364 => "a column that must have a value has none",
         1054 => "a column is unknown",
@@ -415,6 +420,9 @@ pub(crate) fn hint_for(code: u16) -> Option<&'static str> {
         1130 => "the server does not let this host connect as this user",
         1820 | 1862 => "the password has expired: set a new one with ALTER USER",
         1040 | 1203 => "too many connections: use fewer threads (-j) or raise max_connections",
+        TOO_MANY_PREPARED => {
+            "other sessions keep statements prepared: raise max_prepared_stmt_count on the server"
+        }
         1418 | 1419 => "SET GLOBAL log_bin_trust_function_creators=1 on the server for the restore",
         1205 => "something holds a lock; see SHOW PROCESSLIST",
         1213 => "other sessions' locks and this one's waited for each other: run again",

@@ -4,10 +4,10 @@
 //! payload of a text-protocol row packet.
 
 use mysql::prelude::Queryable;
-use mysql::{Binary, Conn, QueryResult, Text, Value};
+use mysql::{Binary, Conn, QueryResult, Statement, Text, Value};
 
 use super::binary::Decoder;
-use super::connect::query_error;
+use super::connect::{TOO_MANY_PREPARED, query_error};
 use super::driver::{Ask, guarded};
 use super::socket::{Command, Socket};
 use super::wire::{PacketReader, read_result_head, read_row, write_cell};
@@ -22,13 +22,15 @@ pub trait RowSource {
 }
 
 /// How the server sends the rows of a query. What they are does not depend on it, but for how a
-/// DOUBLE is spelt.
+/// DOUBLE and the zeros of ZEROFILL are spelt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Every value as text.
     Text,
     /// Numbers and times in binary, by a prepared statement.
     Binary,
+    /// The same where the server prepares one more statement, else as text.
+    BinaryOrText,
 }
 
 /// The rows of one query on one connection.
@@ -63,10 +65,11 @@ pub struct DriverRows<'c> {
     columns: usize,
 }
 
-/// Rows of a prepared statement, read by the `mysql` crate, which closes it.
+/// Rows of a prepared statement, read by the `mysql` crate.
 pub struct DriverBinaryRows<'c> {
     result: QueryResult<'c, 'c, 'c, Binary>,
     decoder: Decoder,
+    statement: Statement,
 }
 
 impl<'c> Rows<'c> {
@@ -79,10 +82,15 @@ impl<'c> Rows<'c> {
         encrypted: bool,
         interrupt: &'c Interrupt,
     ) -> Result<Rows<'c>> {
-        match (protocol, encrypted) {
-            (Protocol::Text, false) => Rows::by_text(conn, query, interrupt),
-            (Protocol::Binary, false) => Rows::by_statement(conn, query, interrupt),
-            (Protocol::Text, true) => {
+        let statement = match protocol {
+            Protocol::Text => None,
+            Protocol::Binary => Some(conn.prepare(query).map_err(cannot_read)?),
+            Protocol::BinaryOrText => prepare_if_allowed(conn, query)?,
+        };
+        match (statement, encrypted) {
+            (None, false) => Rows::by_text(conn, query, interrupt),
+            (Some(statement), false) => Rows::by_statement(conn, statement, interrupt),
+            (None, true) => {
                 let result = guarded(|| conn.query_iter(query)).map_err(cannot_read)?;
                 let columns = result.columns().as_ref().len();
                 Ok(Rows::Driver(DriverRows {
@@ -91,10 +99,14 @@ impl<'c> Rows<'c> {
                     columns,
                 }))
             }
-            (Protocol::Binary, true) => {
-                let result = guarded(|| conn.exec_iter(query, ())).map_err(cannot_read)?;
+            (Some(statement), true) => {
+                let result = guarded(|| conn.exec_iter(&statement, ())).map_err(cannot_read)?;
                 let decoder = Decoder::new(result.columns().as_ref());
-                Ok(Rows::DriverBinary(DriverBinaryRows { result, decoder }))
+                Ok(Rows::DriverBinary(DriverBinaryRows {
+                    result,
+                    decoder,
+                    statement,
+                }))
             }
         }
     }
@@ -107,8 +119,11 @@ impl<'c> Rows<'c> {
         Ok(Rows::Raw(RawRows { packets, columns }))
     }
 
-    fn by_statement(conn: &'c mut Conn, query: &str, interrupt: &'c Interrupt) -> Result<Rows<'c>> {
-        let statement = conn.prepare(query).map_err(cannot_read)?;
+    fn by_statement(
+        conn: &'c mut Conn,
+        statement: Statement,
+        interrupt: &'c Interrupt,
+    ) -> Result<Rows<'c>> {
         let decoder = Decoder::new(&statement.columns());
         let statement = statement.id();
         let socket = Socket::of(conn, interrupt);
@@ -129,6 +144,15 @@ impl<'c> Rows<'c> {
         }))
     }
 
+    /// Ends reading; the statement that is to be closed, if there is one.
+    pub(super) fn into_statement(self) -> Option<Statement> {
+        match self {
+            Rows::DriverBinary(rows) => Some(rows.statement),
+            // Closed after the last row.
+            Rows::RawBinary(_) | Rows::Raw(_) | Rows::Driver(_) => None,
+        }
+    }
+
     /// Cells in each row.
     pub fn columns(&self) -> usize {
         match self {
@@ -137,6 +161,15 @@ impl<'c> Rows<'c> {
             Rows::Driver(rows) => rows.columns,
             Rows::DriverBinary(rows) => rows.decoder.columns(),
         }
+    }
+}
+
+/// A prepared statement; `None` where the server has as many as it may.
+fn prepare_if_allowed(conn: &mut Conn, query: &str) -> Result<Option<Statement>> {
+    match conn.prepare(query) {
+        Ok(statement) => Ok(Some(statement)),
+        Err(mysql::Error::MySqlError(e)) if e.code == TOO_MANY_PREPARED => Ok(None),
+        Err(error) => Err(cannot_read(error)),
     }
 }
 

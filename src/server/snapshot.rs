@@ -74,7 +74,12 @@ impl Session {
             let by_driver = |conn: &mut Conn, hang_up: &dyn Fn()| {
                 let mut rows = Rows::query(conn, query, protocol, true, interrupt)?;
                 // Dropped before the last row, they would be read to the end.
-                read(&mut rows).inspect_err(|_| hang_up())
+                let value = read(&mut rows).inspect_err(|_| hang_up())?;
+                if let Some(statement) = rows.into_statement() {
+                    conn.close(statement)
+                        .map_err(|e| query_error("cannot close a statement", e))?;
+                }
+                Ok(value)
             };
             let value = self.conn.watched(interrupt, || {}, by_driver);
             // What the driver says of a socket that was shut down is not what happened.

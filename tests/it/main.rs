@@ -29,6 +29,7 @@ mod keys;
 mod memory;
 mod misconfigured;
 mod odd;
+mod protocols;
 mod random;
 mod restore;
 mod secrets;

@@ -38,6 +38,8 @@ pub struct Column {
     /// Whether a FLOAT or DOUBLE is stated with a fixed number of decimals, which may be
     /// fewer than it has.
     pub fixed_decimals: bool,
+    /// Whether it is a whole number that is stated with zeros before it.
+    pub zerofill: bool,
     /// Whether it is a CHAR with one of MariaDB's NO PAD collations: an index sorts it with the
     /// spaces at its end, a comparison does without them, so that a range may miss rows.
     pub sorted_with_pad: bool,
@@ -85,6 +87,7 @@ impl Column {
             bare_timestamp: false,
             srid: 0,
             fixed_decimals: false,
+            zerofill: false,
             sorted_with_pad: false,
         }
     }
@@ -103,6 +106,7 @@ pub(super) type Row = (
     bool,
     bool,
     bool,
+    bool,
 );
 
 /// What the server states of the columns of tables and views.
@@ -111,7 +115,8 @@ pub(super) fn read(conn: &mut Conn) -> Result<Vec<Row>> {
                  GENERATION_EXPRESSION, IF(DATA_TYPE IN ('enum', 'set'), COLUMN_TYPE, ''), \
                  DATA_TYPE IN ('float', 'double') AND NUMERIC_SCALE IS NOT NULL, \
                  DATA_TYPE = 'char' AND COALESCE(COLLATION_NAME LIKE '%nopad%', FALSE), \
-                 DATA_TYPE = 'timestamp' AND IS_NULLABLE = 'NO' AND COLUMN_DEFAULT IS NULL \
+                 DATA_TYPE = 'timestamp' AND IS_NULLABLE = 'NO' AND COLUMN_DEFAULT IS NULL, \
+                 DATA_TYPE LIKE '%int' AND COLUMN_TYPE LIKE '%zerofill' \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  ORDER BY TABLE_NAME, ORDINAL_POSITION";
     rows(conn, query)
@@ -121,8 +126,8 @@ pub(super) fn read(conn: &mut Conn) -> Result<Vec<Row>> {
 pub(super) fn assign(rows: Vec<Row>, catalog: &mut Catalog) -> Result<BTreeSet<String>> {
     let mut counting = BTreeSet::new();
     for row in rows {
-        let (table, name, data_type, charset, nullable, extra, expression, list, fixed, pad, bare) =
-            row;
+        let (table, name, data_type, charset, nullable, extra, expression, list, ..) = row;
+        let (.., fixed, pad, bare, zerofill) = row;
         if let Some(view) = catalog.views.get_mut(&table) {
             view.columns.push(name);
             continue;
@@ -158,6 +163,7 @@ pub(super) fn assign(rows: Vec<Row>, catalog: &mut Catalog) -> Result<BTreeSet<S
             bare_timestamp: bare,
             srid: 0,
             fixed_decimals: fixed,
+            zerofill,
             sorted_with_pad: pad,
         });
     }
