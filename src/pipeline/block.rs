@@ -1,19 +1,21 @@
 //! Blocks: reusable buffers of whole SQL statements. There is a fixed number of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 
 /// Bytes of SQL text that a block usually holds.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
+/// The same of one that is not compressed: small beside the cache of a core.
+pub(super) const PLAIN_BLOCK_BYTES: usize = 384 << 10;
 /// Room that a block starts with: a statement and what stands around it in a file.
 const BLOCK_CAPACITY: usize = BLOCK_BYTES + (64 << 10);
 /// A block that a large row made grow beyond this gives the memory back.
 const KEEP_CAPACITY: usize = 2 * BLOCK_BYTES;
+/// How long to wait for a block before looking whether the run is to stop.
+const TURN: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 struct Buffers {
@@ -46,12 +48,11 @@ impl Drop for Block {
             raw: empty(&mut self.raw),
             packed: empty(&mut self.packed),
         };
-        // There is room for all blocks that exist.
-        let _ = self.pool.shared.give_back.try_send(buffers);
+        self.pool.give_back(buffers);
     }
 }
 
-/// The fixed set of blocks.
+/// The fixed set of blocks. The one that came back last goes out first: it may still be in a cache.
 #[derive(Debug, Clone)]
 pub struct BlockPool {
     shared: Arc<Shared>,
@@ -59,22 +60,19 @@ pub struct BlockPool {
 
 #[derive(Debug)]
 struct Shared {
-    free: Receiver<Buffers>,
-    give_back: Sender<Buffers>,
+    free: Mutex<Vec<Buffers>>,
+    returned: Condvar,
     size: usize,
 }
 
 impl BlockPool {
     /// A pool of `size` blocks; their memory is taken when they are first used.
     pub fn new(size: usize) -> BlockPool {
-        let (give_back, free) = bounded(size);
-        for _ in 0..size {
-            let _ = give_back.try_send(Buffers::default());
-        }
+        let free = (0..size).map(|_| Buffers::default()).collect();
         BlockPool {
             shared: Arc::new(Shared {
-                free,
-                give_back,
+                free: Mutex::new(free),
+                returned: Condvar::new(),
                 size,
             }),
         }
@@ -82,28 +80,36 @@ impl BlockPool {
 
     /// An empty block; waits for one, until `stop` is raised.
     pub fn take(&self, stop: &Interrupt) -> Result<Block> {
+        let mut free = self.free();
         loop {
             stop.check()?;
-            match self.shared.free.recv_timeout(Duration::from_millis(200)) {
-                Ok(Buffers { mut raw, packed }) => {
-                    raw.reserve(BLOCK_CAPACITY);
-                    return Ok(Block {
-                        raw,
-                        packed,
-                        pool: self.clone(),
-                    });
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => stop.raise(),
+            if let Some(Buffers { mut raw, packed }) = free.pop() {
+                drop(free);
+                raw.reserve(BLOCK_CAPACITY);
+                return Ok(Block {
+                    raw,
+                    packed,
+                    pool: self.clone(),
+                });
             }
+            let returned = self.shared.returned.wait_timeout(free, TURN);
+            (free, _) = returned.unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn give_back(&self, buffers: Buffers) {
+        self.free().push(buffers);
+        self.shared.returned.notify_all();
     }
 
     /// Waits until nobody holds a block any more.
     pub fn wait_until_all_returned(&self) {
-        let all: Vec<_> = self.shared.free.iter().take(self.shared.size).collect();
-        for buffers in all {
-            let _ = self.shared.give_back.try_send(buffers);
-        }
+        let held = |free: &mut Vec<Buffers>| free.len() < self.shared.size;
+        drop(self.shared.returned.wait_while(self.free(), held));
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Buffers>> {
+        let free = self.shared.free.lock();
+        free.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! Rows on their way to files: readers fill blocks, the rayon pool compresses and hashes
-//! them, lanes write them in order. [`run`] hands out jobs, largest first and small tables by
-//! their names; the coordinator watches the workers and is the only one to emit events.
+//! them, lanes write them in order; what is not compressed, its reader hashes and writes. [`run`]
+//! hands out jobs, largest first and small tables by their names; the coordinator watches the
+//! workers and is the only one to emit events.
 //!
 //! The number of blocks is the memory bound and the only back-pressure: a reader that finds
 //! none free waits until the pool has written one.

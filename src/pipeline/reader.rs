@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::block::{BLOCK_BYTES, BlockPool};
+use super::block::BlockPool;
 use super::lane::LaneHandle;
 use super::progress::ChunkMeter;
 use crate::encode::insert::{InsertWriter, Room, TableEncoding};
@@ -48,7 +48,7 @@ pub fn stream_chunk(
     /// Rows between two looks at the stop flag.
     const LOOK: u64 = 256;
     let mut read = ChunkRead::default();
-    let mut writer = InsertWriter::new(encoding, BLOCK_BYTES);
+    let mut writer = InsertWriter::new(encoding, lane.block_bytes());
     let mut block = blocks.take(stop)?;
     block.raw.extend_from_slice(&script.header);
     let outcome = loop {

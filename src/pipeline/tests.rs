@@ -235,10 +235,15 @@ fn a_sink_that_fails_or_panics_stops_the_reader_and_gives_the_blocks_back() {
             unreachable!("finish after an error")
         }
     }
-    for (panics, kind) in [(false, ErrorKind::Write), (true, ErrorKind::Internal)] {
+    // A panic where there is no pool is the reader's own, which is caught where readers are started.
+    for (panics, compression, kind) in [
+        (false, Compression::None, ErrorKind::Write),
+        (false, Compression::Zstd(1), ErrorKind::Write),
+        (true, Compression::Zstd(1), ErrorKind::Internal),
+    ] {
         let stage = Stage::new(2, 2);
         let sink = Box::new(Broken(panics));
-        let (read, file) = stage.stream(&mut Memory::new(200_000, 300), sink, Compression::None);
+        let (read, file) = stage.stream(&mut Memory::new(200_000, 300), sink, compression);
         assert_eq!(read.unwrap_err().kind(), ErrorKind::Interrupted);
         assert!(file.is_none());
         assert_eq!(stage.failure.take().unwrap().kind(), kind);
