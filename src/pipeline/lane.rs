@@ -1,4 +1,4 @@
-//! Lanes: one for each file being written. Blocks of a lane are compressed in any order, by
+//! Lanes: one for each file being written. Blocks that are compressed are so in any order, by
 //! whichever thread of the pool is free, and written in the order in which they were filled.
 //! Completing a file waits for storage, which is nothing to keep a processor waiting for: other
 //! threads do that.
@@ -24,7 +24,7 @@ use crate::failpoint;
 use crate::store::manifest::FileEntry;
 use crate::store::sink::Sink;
 
-/// The pool that compresses and writes, and what all lanes share.
+/// The pool that compresses and writes what it has compressed, and what all lanes share.
 pub struct Lanes {
     pool: rayon::ThreadPool,
     shared: Arc<Shared>,
@@ -63,7 +63,7 @@ struct State {
 }
 
 impl Lanes {
-    /// Lanes whose blocks `threads` threads compress and write.
+    /// Lanes whose blocks `threads` threads compress, if they are compressed.
     pub fn new(threads: usize, counters: &Arc<Counters>, failure: &Arc<Failure>) -> Result<Lanes> {
         let shared = Shared {
             counters: Arc::clone(counters),

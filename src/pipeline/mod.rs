@@ -3,8 +3,8 @@
 //! hands out jobs, largest first and small tables by their names; the coordinator watches the
 //! workers and is the only one to emit events.
 //!
-//! The number of blocks is the memory bound and the only back-pressure: a reader that finds
-//! none free waits until the pool has written one.
+//! The number of blocks is the memory bound and, beside a reader's own writing, the only
+//! back-pressure: a reader that finds none free waits until the pool has written one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;

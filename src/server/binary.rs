@@ -6,7 +6,7 @@
 use mysql::consts::{ColumnFlags, ColumnType};
 use mysql::{Column, Value};
 
-use super::wire::{read_cell, write_cell};
+use super::wire::{read_cell, write_length};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How the value of a column is sent, and how it is stated in text.
@@ -15,7 +15,8 @@ enum Form {
     /// Little-endian, of so many bytes.
     Signed(usize),
     Unsigned(usize),
-    Year,
+    /// In so many digits.
+    Year(usize),
     Float,
     Double,
     Date,
@@ -41,7 +42,9 @@ impl Form {
             ColumnType::MYSQL_TYPE_SHORT => integer(2),
             ColumnType::MYSQL_TYPE_LONG | ColumnType::MYSQL_TYPE_INT24 => integer(4),
             ColumnType::MYSQL_TYPE_LONGLONG => integer(8),
-            ColumnType::MYSQL_TYPE_YEAR => Form::Year,
+            // MariaDB has YEAR(2), too.
+            ColumnType::MYSQL_TYPE_YEAR if column.column_length() == 2 => Form::Year(2),
+            ColumnType::MYSQL_TYPE_YEAR => Form::Year(4),
             ColumnType::MYSQL_TYPE_FLOAT => Form::Float,
             ColumnType::MYSQL_TYPE_DOUBLE => Form::Double,
             ColumnType::MYSQL_TYPE_DATE => Form::Date,
@@ -100,16 +103,19 @@ impl Decoder {
                 continue;
             }
             if strings.len() > rest.len() {
-                row.cells(&strings[..strings.len() - rest.len()]);
+                row.cells(&strings[..strings.len() - rest.len()])
+                    .ok_or_else(malformed)?;
             }
-            if null {
-                row.null();
+            let written = if null {
+                row.null()
             } else {
-                decode_value(*form, &mut rest, &mut row).ok_or_else(malformed)?;
-            }
+                decode_value(*form, &mut rest, &mut row)
+            };
+            written.ok_or_else(malformed)?;
             strings = rest;
         }
-        row.cells(&strings[..strings.len() - rest.len()]);
+        row.cells(&strings[..strings.len() - rest.len()])
+            .ok_or_else(malformed)?;
         let end = row.end;
         if rest.is_empty() {
             Ok(&self.row[..end])
@@ -129,30 +135,34 @@ impl Decoder {
         });
         let mut row = TextRow::new(&mut self.row, self.forms.len(), strings.sum());
         for (form, value) in self.forms.iter().zip(values) {
-            match (*form, value.unwrap_or(Value::NULL)) {
+            let written = match (*form, value.unwrap_or(Value::NULL)) {
                 (_, Value::NULL) => row.null(),
                 (_, Value::Bytes(bytes)) => row.string(&bytes),
-                (Form::Year, Value::Int(year)) => row.cell(|text| text.digits(year as u64, 4)),
-                (Form::Year, Value::UInt(year)) => row.cell(|text| text.digits(year, 4)),
+                (Form::Year(digits), Value::Int(year)) => {
+                    row.cell(|text| text.digits(year as u64, digits))
+                }
+                (Form::Year(digits), Value::UInt(year)) => {
+                    row.cell(|text| text.digits(year, digits))
+                }
                 (_, Value::Int(number)) => row.cell(|text| text.signed(number)),
                 (_, Value::UInt(number)) => row.cell(|text| text.unsigned(number)),
                 (_, Value::Float(number)) => row.cell(|text| text.double(f64::from(number))),
                 (_, Value::Double(number)) => row.cell(|text| text.double(number)),
                 (Form::Date, Value::Date(year, month, day, ..)) => {
-                    row.cell(|text| text.date(year, month, day));
+                    row.cell(|text| text.date(year, month, day))
                 }
-                (Form::DateTime(decimals), Value::Date(year, month, day, h, m, s, micros)) => {
-                    row.cell(|text| {
+                (Form::DateTime(decimals), Value::Date(year, month, day, h, m, s, micros)) => row
+                    .cell(|text| {
                         text.date(year, month, day);
                         text.put([b' ']);
                         text.clock(u64::from(h), m, s, micros, decimals);
-                    });
-                }
+                    }),
                 (Form::Time(decimals), Value::Time(negative, days, h, m, s, micros)) => {
-                    row.cell(|text| text.time(negative, days, [h, m, s], micros, decimals));
+                    row.cell(|text| text.time(negative, days, [h, m, s], micros, decimals))
                 }
-                _ => return Err(malformed()),
-            }
+                _ => None,
+            };
+            written.ok_or_else(malformed)?;
         }
         let end = row.end;
         Ok(&self.row[..end])
@@ -177,7 +187,7 @@ fn decode_value(form: Form, rest: &mut &[u8], row: &mut TextRow) -> Option<()> {
                 4 => i64::from(i32::from_le_bytes(take(rest)?)),
                 _ => i64::from_le_bytes(take(rest)?),
             };
-            row.cell(|text| text.signed(number));
+            row.cell(|text| text.signed(number))
         }
         Form::Unsigned(bytes) => {
             let number = match bytes {
@@ -186,23 +196,23 @@ fn decode_value(form: Form, rest: &mut &[u8], row: &mut TextRow) -> Option<()> {
                 4 => u64::from(u32::from_le_bytes(take(rest)?)),
                 _ => u64::from_le_bytes(take(rest)?),
             };
-            row.cell(|text| text.unsigned(number));
+            row.cell(|text| text.unsigned(number))
         }
-        Form::Year => {
+        Form::Year(digits) => {
             let year = u64::from(u16::from_le_bytes(take(rest)?));
-            row.cell(|text| text.digits(year, 4));
+            row.cell(|text| text.digits(year, digits))
         }
         Form::Float => {
             let number = f32::from_le_bytes(take(rest)?);
-            row.cell(|text| text.double(f64::from(number)));
+            row.cell(|text| text.double(f64::from(number)))
         }
         Form::Double => {
             let number = f64::from_le_bytes(take(rest)?);
-            row.cell(|text| text.double(number));
+            row.cell(|text| text.double(number))
         }
         Form::Date => {
             let (date, _, _) = read_date_time(rest)?;
-            row.cell(|text| text.date(date.0, date.1, date.2));
+            row.cell(|text| text.date(date.0, date.1, date.2))
         }
         Form::DateTime(decimals) => {
             let (date, clock, micros) = read_date_time(rest)?;
@@ -210,7 +220,7 @@ fn decode_value(form: Form, rest: &mut &[u8], row: &mut TextRow) -> Option<()> {
                 text.date(date.0, date.1, date.2);
                 text.put([b' ']);
                 text.clock(u64::from(clock.0), clock.1, clock.2, micros, decimals);
-            });
+            })
         }
         Form::Time(decimals) => {
             let [length] = take(rest)?;
@@ -226,15 +236,10 @@ fn decode_value(form: Form, rest: &mut &[u8], row: &mut TextRow) -> Option<()> {
                 12 => u32::from_le_bytes(take(rest)?),
                 _ => return None,
             };
-            row.cell(|text| text.time(negative, days, clock, micros, decimals));
+            row.cell(|text| text.time(negative, days, clock, micros, decimals))
         }
-        Form::Text => {
-            let before = *rest;
-            read_cell(rest)??;
-            row.cells(&before[..before.len() - rest.len()]);
-        }
+        Form::Text => None,
     }
-    Some(())
 }
 
 /// Takes `N` bytes off the front.
@@ -269,7 +274,8 @@ fn read_date_time(rest: &mut &[u8]) -> Option<DateTimeParts> {
     Some(parts)
 }
 
-/// Room for whatever is no string: the longest is a TIME whose every part is as large as its type.
+/// Room for whatever is no string: the longest is a DATETIME whose every part is as large as its type,
+/// of 36 bytes.
 const ROOM: usize = 48;
 
 /// A row of the text protocol while it is written. There is room for all of it, and always some
@@ -291,40 +297,40 @@ impl TextRow<'_> {
     }
 
     #[inline]
-    fn null(&mut self) {
-        self.buffer[self.end] = 0xfb;
-        self.end += 1;
+    fn null(&mut self) -> Option<()> {
+        self.cells(&[0xfb])
     }
 
     /// Cells as a row holds them.
     #[inline]
-    fn cells(&mut self, cells: &[u8]) {
-        self.buffer[self.end..self.end + cells.len()].copy_from_slice(cells);
+    fn cells(&mut self, cells: &[u8]) -> Option<()> {
+        let room = self.buffer[self.end..].get_mut(..cells.len())?;
+        room.copy_from_slice(cells);
         self.end += cells.len();
+        Some(())
     }
 
-    fn string(&mut self, value: &[u8]) {
+    fn string(&mut self, value: &[u8]) -> Option<()> {
         if let Ok(length @ 0..=0xfa) = u8::try_from(value.len()) {
-            self.cells(&[length]);
-            self.cells(value);
+            self.cells(&[length])?;
         } else {
-            let mut cell = Vec::new();
-            write_cell(&mut cell, Some(value));
-            self.cells(&cell);
+            let mut length = Vec::new();
+            write_length(&mut length, value.len());
+            self.cells(&length)?;
         }
+        self.cells(value)
     }
 
     /// A cell of less than [`ROOM`] bytes that `write` fills.
     #[inline]
-    fn cell(&mut self, write: impl FnOnce(&mut Text<'_>)) {
-        if let [length, room @ ..] = &mut self.buffer[self.end..]
-            && let Some(room) = room.first_chunk_mut()
-        {
-            let mut text = Text { room, end: 0 };
-            write(&mut text);
-            *length = text.end as u8;
-            self.end += 1 + text.end;
-        }
+    fn cell(&mut self, write: impl FnOnce(&mut Text<'_>)) -> Option<()> {
+        let (length, room) = self.buffer[self.end..].split_first_mut()?;
+        let room = room.first_chunk_mut()?;
+        let mut text = Text { room, end: 0 };
+        write(&mut text);
+        *length = text.end as u8;
+        self.end += 1 + text.end;
+        Some(())
     }
 }
 
@@ -461,6 +467,7 @@ fn pair(number: u8) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::write_cell;
     use super::*;
     use proptest::prelude::*;
 
@@ -490,7 +497,7 @@ mod tests {
     fn stated(write: impl FnOnce(&mut Text<'_>)) -> String {
         let mut buffer = Vec::new();
         let mut row = TextRow::new(&mut buffer, 1, 0);
-        row.cell(write);
+        row.cell(write).unwrap();
         let end = row.end;
         cells(&buffer[..end])[0].clone().unwrap()
     }
@@ -500,7 +507,7 @@ mod tests {
         let forms = [
             Form::Signed(1),
             Form::Unsigned(8),
-            Form::Year,
+            Form::Year(4),
             Form::Float,
             Form::Double,
             Form::Date,
@@ -635,9 +642,71 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(packet in prop::collection::vec(any::<u8>(), 0..200)) {
-            let forms = [Form::Signed(4), Form::Text, Form::Time(6), Form::DateTime(2), Form::Double];
-            let _ = decoder(&forms).decode(&packet);
+        fn whatever_comes_is_a_row_of_all_columns_or_an_error(
+            forms in prop::collection::vec(form(), 0..12),
+            packet in prop::collection::vec(prop_oneof![any::<u8>(), 0..12u8], 0..200),
+            values in prop::collection::vec(value(), 0..12)) {
+            // A row begins with a zero.
+            let packet = [&[0], &packet[..]].concat();
+            let mut decoder = decoder(&forms);
+            if let Ok(row) = decoder.decode(&packet) {
+                prop_assert_eq!(count(row), Some(forms.len()));
+            }
+            let values = values.into_iter().chain(std::iter::repeat(Value::NULL)).take(forms.len());
+            if let Ok(row) = decoder.take(values.map(Some).collect()) {
+                prop_assert_eq!(count(row), Some(forms.len()));
+            }
         }
+    }
+
+    fn form() -> impl Strategy<Value = Form> {
+        use Form::*;
+        let forms = [
+            Signed(1),
+            Signed(2),
+            Signed(4),
+            Signed(8),
+            Unsigned(1),
+            Unsigned(2),
+            Unsigned(4),
+            Unsigned(8),
+            Year(2),
+            Year(4),
+            Float,
+            Double,
+            Date,
+            DateTime(0),
+            DateTime(3),
+            DateTime(6),
+            Time(0),
+            Time(6),
+            Text,
+            Text,
+            Text,
+        ];
+        prop::sample::select(forms.to_vec())
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<i64>().prop_map(Value::Int),
+            any::<u64>().prop_map(Value::UInt),
+            any::<f64>().prop_map(Value::Double),
+            prop::collection::vec(any::<u8>(), 0..300).prop_map(Value::Bytes),
+            any::<(u16, u8, u8, u8, u8, u8, u32)>()
+                .prop_map(|(y, mo, d, h, mi, s, us)| Value::Date(y, mo, d, h, mi, s, us)),
+            any::<(bool, u32, u8, u8, u8, u32)>()
+                .prop_map(|(n, d, h, mi, s, us)| Value::Time(n, d, h, mi, s, us)),
+        ]
+    }
+
+    /// How many cells a row has.
+    fn count(mut row: &[u8]) -> Option<usize> {
+        let mut cells = 0;
+        while !row.is_empty() {
+            read_cell(&mut row)?;
+            cells += 1;
+        }
+        Some(cells)
     }
 }

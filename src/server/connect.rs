@@ -21,7 +21,7 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 const KILL_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The server keeps as many prepared statements as it may.
-pub(super) const TOO_MANY_PREPARED: u16 = 1461;
+const TOO_MANY_PREPARED: u16 = 1461;
 
 /// An error as the server stated it.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use mysql::{Binary, Conn, QueryResult, Statement, Text, Value};
 
 use super::binary::Decoder;
-use super::connect::{TOO_MANY_PREPARED, query_error};
+use super::connect::query_error;
 use super::driver::{Ask, guarded};
 use super::socket::{Command, Socket};
 use super::wire::{PacketReader, read_result_head, read_row, write_cell};
@@ -148,8 +148,9 @@ impl<'c> Rows<'c> {
     pub(super) fn into_statement(self) -> Option<Statement> {
         match self {
             Rows::DriverBinary(rows) => Some(rows.statement),
-            // Closed after the last row.
-            Rows::RawBinary(_) | Rows::Raw(_) | Rows::Driver(_) => None,
+            // It closes its own after the last row.
+            Rows::RawBinary(_) => None,
+            Rows::Raw(_) | Rows::Driver(_) => None,
         }
     }
 
@@ -164,11 +165,18 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// A prepared statement; `None` where the server has as many as it may.
+/// A prepared statement; `None` where it is refused: because there are too many, or because something
+/// on the way to the server has none. What is wrong with the query itself, it says again.
 fn prepare_if_allowed(conn: &mut Conn, query: &str) -> Result<Option<Statement>> {
     match conn.prepare(query) {
         Ok(statement) => Ok(Some(statement)),
-        Err(mysql::Error::MySqlError(e)) if e.code == TOO_MANY_PREPARED => Ok(None),
+        Err(mysql::Error::MySqlError(refused)) => {
+            log::debug!(
+                "read as text: statements are not prepared: error {}",
+                refused.code
+            );
+            Ok(None)
+        }
         Err(error) => Err(cannot_read(error)),
     }
 }

@@ -243,22 +243,27 @@ pub fn write_cell(row: &mut Vec<u8>, cell: Option<&[u8]>) {
         row.push(0xfb);
         return;
     };
-    match cell.len() {
-        length @ 0..=0xfa => row.push(length as u8),
-        length @ 0xfb..=0xffff => {
+    write_length(row, cell.len());
+    row.extend_from_slice(cell);
+}
+
+/// Appends what stands before the bytes of a cell: its length, in up to 9 bytes.
+pub(super) fn write_length(row: &mut Vec<u8>, length: usize) {
+    match length {
+        0..=0xfa => row.push(length as u8),
+        0xfb..=0xffff => {
             row.push(0xfc);
             row.extend_from_slice(&(length as u16).to_le_bytes());
         }
-        length @ 0x1_0000..=0xff_ffff => {
+        0x1_0000..=0xff_ffff => {
             row.push(0xfd);
             row.extend_from_slice(&(length as u32).to_le_bytes()[..3]);
         }
-        length => {
+        _ => {
             row.push(0xfe);
             row.extend_from_slice(&(length as u64).to_le_bytes());
         }
     }
-    row.extend_from_slice(cell);
 }
 
 fn error_packet(payload: &[u8], doing: &str) -> Error {
