@@ -42,7 +42,7 @@ impl TableEncoding {
         TableEncoding {
             kinds,
             select_list: select.join(","),
-            protocol: protocol::choose(&columns, table.rows),
+            protocol: protocol::choose(&columns, table.rows, table.data_bytes),
             prefix: format!("INSERT INTO {name} ({names}) VALUES\n").into_bytes(),
             max_statement: STATEMENT_BYTES.min(limit),
         }
