@@ -20,14 +20,16 @@ const RUN_BOUND: Duration = Duration::from_secs(60);
 /// One stream, so that the rows of `big` come in one answer.
 const ONE_STREAM: [&str; 6] = ["-j", "1", "--chunk-size", "1G", "--progress", "none"];
 
-/// A database with a table `big` and one, `doubles`, that is read by the binary protocol.
+/// A database with a table `big`, which is read as text whatever the statistics say of it, and one,
+/// `doubles`, that is read by the binary protocol.
 fn fill(server: &Server, database: &str) {
     server.create_database(database);
     create_big(server, database);
     server.feed(
         database,
         "a table of doubles",
-        b"CREATE TABLE doubles (id INT PRIMARY KEY, a DOUBLE, b DATETIME, v VARCHAR(40));
+        b"ALTER TABLE big MODIFY v TEXT;
+          CREATE TABLE doubles (id INT PRIMARY KEY, a DOUBLE, b DATETIME, v VARCHAR(40));
           INSERT INTO doubles SELECT seq, seq / 7, '2024-02-29 12:00:00', md5(seq) FROM seq_1_to_20000;",
     );
 }
