@@ -148,9 +148,8 @@ impl<'c> Rows<'c> {
     pub(super) fn into_statement(self) -> Option<Statement> {
         match self {
             Rows::DriverBinary(rows) => Some(rows.statement),
-            // It closes its own after the last row.
-            Rows::RawBinary(_) => None,
-            Rows::Raw(_) | Rows::Driver(_) => None,
+            // The first of these closes its own after the last row; the others have none.
+            Rows::RawBinary(_) | Rows::Raw(_) | Rows::Driver(_) => None,
         }
     }
 

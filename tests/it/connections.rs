@@ -68,20 +68,28 @@ pub(crate) fn certificates() -> tempfile::TempDir {
     dir
 }
 
+/// A server that offers TLS on a port of 127.0.0.1, with [`certificates`].
+pub(crate) fn start_secure(certificates: &tempfile::TempDir, more: &[&str]) -> Option<Server> {
+    let file = |name: &str| certificates.path().join(name).display().to_string();
+    let own = [
+        format!("--port={}", free_port()),
+        format!("--ssl-ca={}", file("ca.pem")),
+        format!("--ssl-cert={}", file("server.pem")),
+        format!("--ssl-key={}", file("server.key")),
+    ];
+    let options: Vec<_> = own
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect();
+    Server::start(&options)
+}
+
 #[test]
 fn tls_over_tcp_gives_the_same_files_as_the_socket() {
     let certificates = certificates();
     let file = |name: &str| certificates.path().join(name).display().to_string();
-    let port = free_port();
-    let options = [
-        format!("--port={port}"),
-        format!("--ssl-ca={}", file("ca.pem")),
-        format!("--ssl-cert={}", file("server.pem")),
-        format!("--ssl-key={}", file("server.key")),
-        "--log-bin=binlog".to_owned(),
-    ];
-    let options: Vec<_> = options.iter().map(String::as_str).collect();
-    let Some(server) = Server::start(&options) else {
+    let Some(server) = start_secure(&certificates, &["--log-bin=binlog"]) else {
         return;
     };
     fill(&server, "tls");

@@ -6,8 +6,8 @@ use std::fs;
 use mysql::prelude::Queryable;
 
 use crate::compare::{assert_same, fingerprint};
-use crate::connections::certificates;
-use crate::server::{Kind, Server, free_port};
+use crate::connections::{certificates, start_secure};
+use crate::server::{Kind, Server};
 use crate::site::{Lists, Site, run};
 
 /// Without FLOAT, DOUBLE and whole numbers with ZEROFILL, which are spelt differently.
@@ -177,17 +177,7 @@ fn tables(site: &Site) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn no_statement_stays_prepared_over_tls() {
     let certificates = certificates();
-    let file = |name: &str| certificates.path().join(name).display().to_string();
-    let port = free_port();
-    let options = [
-        format!("--port={port}"),
-        format!("--ssl-ca={}", file("ca.pem")),
-        format!("--ssl-cert={}", file("server.pem")),
-        format!("--ssl-key={}", file("server.key")),
-        "--max-prepared-stmt-count=2".to_owned(),
-    ];
-    let options: Vec<_> = options.iter().map(String::as_str).collect();
-    let Some(server) = Server::start(&options) else {
+    let Some(server) = start_secure(&certificates, &["--max-prepared-stmt-count=2"]) else {
         return;
     };
     server.create_database("kept");
@@ -198,7 +188,7 @@ fn no_statement_stays_prepared_over_tls() {
     let password_file = site.write_private("password", &password);
     let flags = [
         "--host=127.0.0.1".to_owned(),
-        format!("--port={port}"),
+        format!("--port={}", server.port.unwrap()),
         "--user=secure".to_owned(),
         "--database=kept".to_owned(),
         format!("--password-file={}", password_file.display()),

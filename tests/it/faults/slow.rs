@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::table::Row;
 use super::throttle::Throttle;
 use super::{ONE_STREAM, assert_no_sessions_left, assert_previous_backup_is_whole, state};
-use crate::connections::certificates;
+use crate::connections::{certificates, start_secure};
 use crate::server::{Kind, Server, on_each_kind, with_binlog};
 use crate::site::{
     Lists, RUN_BOUND, Site, assert_no_leftovers, assert_sums_hold, json, run_with_timeout, soak,
@@ -63,15 +63,7 @@ fn events<'a>(stderr: &'a str, kind: &'a str) -> impl Iterator<Item = Value> + '
 #[test]
 fn an_interrupt_is_answered_while_the_server_says_nothing() {
     let certificates = certificates();
-    let file = |name: &str| certificates.path().join(name).display().to_string();
-    let options = [
-        format!("--port={}", crate::server::free_port()),
-        format!("--ssl-cert={}", file("server.pem")),
-        format!("--ssl-key={}", file("server.key")),
-        "--log-bin=binlog".to_owned(),
-    ];
-    let options: Vec<_> = options.iter().map(String::as_str).collect();
-    let Some(server) = Server::start(&options) else {
+    let Some(server) = start_secure(&certificates, &["--log-bin=binlog"]) else {
         return;
     };
     for (way, database) in [("a socket", "silent_plain"), ("TLS", "silent_tls")] {
