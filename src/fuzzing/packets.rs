@@ -45,7 +45,9 @@ impl Read for Trickle<'_> {
 pub fn packets(data: &[u8]) {
     let mut input = Input(data);
     let (mode, step) = (input.byte(), usize::from(input.byte()) + 1);
-    let columns: Vec<Column> = (0..input.below(8)).map(|_| column(&mut input)).collect();
+    // There is no result without a column.
+    let columns = input.below(8).max(1);
+    let columns: Vec<Column> = (0..columns).map(|_| column(&mut input)).collect();
     let stream = if mode & 1 == 0 {
         input.0.to_vec()
     } else {
@@ -92,7 +94,6 @@ fn column(input: &mut Input<'_>) -> Column {
 
 /// A well-formed head of a result, and pieces of the input as its rows.
 fn framed(input: &mut Input<'_>, columns: usize) -> Vec<u8> {
-    let columns = columns.max(1);
     let (mut stream, mut sequence) = (Vec::new(), 1u8);
     let mut packet = |payload: &[u8]| {
         stream.extend_from_slice(&(payload.len() as u32).to_le_bytes()[..3]);
