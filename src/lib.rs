@@ -11,8 +11,9 @@
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
 //!
-//! What is not compressed, its reader hashes and writes: there is no frame to wait for, and it is in
-//! its core's cache. Where data is encrypted, a sink in front of the file's does it, frame by frame.
+//! Where the readers keep all processors busy, or nothing is compressed, each does the rest itself:
+//! what it has encoded is in its core's cache. Where data is encrypted, a sink in front of the file's
+//! does it, frame by frame.
 //!
 //! The way back is shorter: [`restore`] hashes a file while it reads it, takes it apart into
 //! statements again, and these for MariaDB into parameters, and sends each chunk as one transaction

@@ -1,7 +1,8 @@
-//! Rows on their way to files: readers fill blocks, the rayon pool compresses and hashes
-//! them, lanes write them in order; what is not compressed, its reader hashes and writes. [`run`]
-//! hands out jobs, largest first and small tables by their names; the coordinator watches the
-//! workers and is the only one to emit events.
+//! Rows on their way to files: readers fill blocks, which are compressed, hashed and written in
+//! order: by a rayon pool where there are fewer readers than processors, otherwise, and where
+//! nothing is compressed, by the readers themselves. [`run`] hands out jobs, largest first and
+//! small tables by their names; the coordinator watches the workers and is the only one to emit
+//! events.
 //!
 //! The number of blocks is the memory bound and, beside a reader's own writing, the only
 //! back-pressure: a reader that finds none free waits until the pool has written one.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::block::BlockPool;
-use super::lane::Lanes;
+use super::lane::{LaneHandle, Lanes};
 use super::progress::ChunkMeter;
 use super::reader::{ChunkRead, ChunkScript, stream_chunk};
 use super::{Counters, Failure};
@@ -166,6 +166,41 @@ fn every_row_arrives_once_in_order_whatever_the_threads() {
             "the same bytes every time"
         );
     }
+}
+
+#[test]
+fn blocks_of_the_pool_and_of_the_reader_are_written_in_order() {
+    /// Another reader comes and goes all the time: there are processors for the pool, or none.
+    struct Neighbour<'a> {
+        rows: Memory,
+        lanes: &'a Lanes,
+        lane: Option<LaneHandle<'a>>,
+    }
+    impl RowSource for Neighbour<'_> {
+        fn next_row(&mut self) -> Result<Option<&[u8]>> {
+            if self.rows.next.is_multiple_of(2500) {
+                self.lane = match self.lane.take() {
+                    Some(_) => None,
+                    None => {
+                        let sink = Box::new(MemorySink::new("data/n.sql", Arc::default()));
+                        Some(self.lanes.lane("n", sink, Compression::None, |_| {}))
+                    }
+                };
+            }
+            self.rows.next_row()
+        }
+    }
+    let (stage, bytes) = (Stage::new(16, 2), Arc::default());
+    let mut source = Neighbour {
+        rows: Memory::new(50_000, 300),
+        lanes: &stage.lanes,
+        lane: None,
+    };
+    let sink = Box::new(MemorySink::new("data/t.sql", Arc::clone(&bytes)));
+    let (_, file) = stage.stream(&mut source, sink, Compression::Zstd(1));
+    assert!(file.is_some());
+    let alone = export(50_000, 300, Compression::Zstd(1), 3, 2).1;
+    assert!(*bytes.lock().unwrap() == alone);
 }
 
 #[test]
