@@ -2,7 +2,6 @@
 //! `character_set_results=NULL`: text in the column's own character set, unconverted. How a
 //! literal is written is decided once for each column.
 
-use memchr::memchr3;
 use wide::u8x16;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -334,35 +333,37 @@ const ESCAPES: [u8; 256] = {
 
 /// Appends `value` in single quotes, escaped.
 fn write_quoted(value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(value.len() + 2);
+    out.reserve(value.len() + 2 + SHORT);
     out.push(b'\'');
     let mut rest = value;
-    while let Some(at) = next_escape(rest) {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(&[b'\\', ESCAPES[usize::from(rest[at])]]);
-        rest = &rest[at + 1..];
+    while let Some(piece) = rest.first_chunk::<SHORT>() {
+        let plain = escaped(piece).trailing_zeros() as usize;
+        append(out, |room: &mut [u8; SHORT + 2]| {
+            room[..SHORT].copy_from_slice(piece);
+            let Some(byte) = piece.get(plain) else {
+                return SHORT;
+            };
+            room[plain..plain + 2].copy_from_slice(&[b'\\', ESCAPES[usize::from(*byte)]]);
+            plain + 2
+        });
+        rest = &rest[(plain + 1).min(SHORT)..];
     }
-    out.extend_from_slice(rest);
+    for byte in rest {
+        match ESCAPES[usize::from(*byte)] {
+            0 => out.push(*byte),
+            escape => out.extend_from_slice(&[b'\\', escape]),
+        }
+    }
     out.push(b'\'');
 }
 
-/// Where the next byte that needs escaping stands.
+/// A bit for each byte that needs escaping.
 #[inline]
-fn next_escape(bytes: &[u8]) -> Option<usize> {
-    const LONG: usize = 64;
-    // Looked through piecemeal: with two searches each, a value full of one kind of byte would
-    // be searched to its end for the other at every single one.
-    const PIECE: usize = 512;
-    if bytes.len() < LONG {
-        return bytes.iter().position(|b| ESCAPES[usize::from(*b)] != 0);
-    }
-    let found = |piece: &[u8]| {
-        let common = memchr3(b'\'', b'\\', b'\n', piece);
-        let before = &piece[..common.unwrap_or(piece.len())];
-        memchr3(0, b'\r', 0x1a, before).or(common)
-    };
-    let mut pieces = bytes.chunks(PIECE).enumerate();
-    pieces.find_map(|(at, piece)| Some(at * PIECE + found(piece)?))
+fn escaped(bytes: &[u8; SHORT]) -> u32 {
+    each_of(bytes, |bytes| {
+        let is = |byte| bytes.simd_eq(u8x16::splat(byte));
+        is(0) | is(b'\n') | is(b'\r') | is(0x1a) | is(b'\'') | is(b'\\')
+    })
 }
 
 /// Whether a value is printable ASCII that needs no escaping, as most are. The last piece that is

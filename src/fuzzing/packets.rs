@@ -73,7 +73,7 @@ pub fn packets(data: &[u8]) {
         sql.clear();
         if by_text {
             let _ = write_row(&kinds, packet, &mut sql);
-        } else if let Ok(row) = decoder.decode(packet) {
+        } else if let Some(row) = decoder.decode(packet) {
             // What the decoder states is a row of the text protocol with these columns.
             let kinds = vec![CellKind::Binary; columns.len()];
             write_row(&kinds, row, &mut sql).expect("a decoded row is well formed");

@@ -7,7 +7,6 @@ use mysql::consts::{ColumnFlags, ColumnType};
 use mysql::{Column, Value};
 
 use super::wire::{read_cell, write_length};
-use crate::error::{Error, ErrorKind, Result};
 
 /// How the value of a column is sent, and how it is stated in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +81,12 @@ impl Decoder {
     }
 
     /// The row of a packet: a zero byte, a bit for each column that is NULL (the first two are
-    /// not used), and the values of the others.
-    pub(crate) fn decode(&mut self, packet: &[u8]) -> Result<&[u8]> {
+    /// not used), and the values of the others. `None` if it is malformed.
+    pub(crate) fn decode(&mut self, packet: &[u8]) -> Option<&[u8]> {
         let nulls = (self.forms.len() + 2).div_ceil(8);
         let (head, values) = packet
             .split_at_checked(1 + nulls)
-            .filter(|(head, _)| head[0] == 0)
-            .ok_or_else(malformed)?;
+            .filter(|(head, _)| head[0] == 0)?;
         let any_null = head.iter().any(|bits| *bits != 0);
         let mut row = TextRow::new(&mut self.row, self.forms.len(), values.len());
         let mut rest = values;
@@ -99,35 +97,28 @@ impl Decoder {
             let bit = at + 2;
             let null = any_null && head[1 + bit / 8] & (1 << (bit % 8)) != 0;
             if *form == Form::Text && !null {
-                read_cell(&mut rest).flatten().ok_or_else(malformed)?;
+                read_cell(&mut rest).flatten()?;
                 continue;
             }
             if strings.len() > rest.len() {
-                row.cells(&strings[..strings.len() - rest.len()])
-                    .ok_or_else(malformed)?;
+                row.cells(&strings[..strings.len() - rest.len()])?;
             }
-            let written = if null {
-                row.null()
+            if null {
+                row.null()?;
             } else {
-                decode_value(*form, &mut rest, &mut row)
-            };
-            written.ok_or_else(malformed)?;
+                decode_value(*form, &mut rest, &mut row)?;
+            }
             strings = rest;
         }
-        row.cells(&strings[..strings.len() - rest.len()])
-            .ok_or_else(malformed)?;
+        row.cells(&strings[..strings.len() - rest.len()])?;
         let end = row.end;
-        if rest.is_empty() {
-            Ok(&self.row[..end])
-        } else {
-            Err(malformed())
-        }
+        rest.is_empty().then(|| &self.row[..end])
     }
 
-    /// The row that the driver has read.
-    pub(crate) fn take(&mut self, values: Vec<Option<Value>>) -> Result<&[u8]> {
+    /// The row that the driver has read; `None` if it does not match the columns.
+    pub(crate) fn take(&mut self, values: Vec<Option<Value>>) -> Option<&[u8]> {
         if values.len() != self.forms.len() {
-            return Err(malformed());
+            return None;
         }
         let strings = values.iter().map(|value| match value {
             Some(Value::Bytes(bytes)) => bytes.len(),
@@ -162,17 +153,11 @@ impl Decoder {
                 }
                 _ => None,
             };
-            written.ok_or_else(malformed)?;
+            written?;
         }
         let end = row.end;
-        Ok(&self.row[..end])
+        Some(&self.row[..end])
     }
-}
-
-#[cold]
-fn malformed() -> Error {
-    let what = "the server sent a binary row that does not match its columns";
-    Error::new(ErrorKind::Failed, what)
 }
 
 /// Moves a value that is no string from the front of `rest` to the end of `row`; `None` where it
@@ -363,7 +348,7 @@ impl Text<'_> {
     #[inline]
     fn unsigned(&mut self, number: u64) {
         let Ok(small @ 0..EIGHT_DIGITS) = u32::try_from(number) else {
-            return self.text(itoa::Buffer::new().format(number).as_bytes());
+            return self.large(number);
         };
         let length = 1 + small.checked_ilog10().unwrap_or(0);
         let text = eight_digits(small) >> (64 - 8 * length);
@@ -372,6 +357,12 @@ impl Text<'_> {
             *room = text.to_le_bytes();
         }
         self.end += length as usize;
+    }
+
+    /// By itself, so that the way of small numbers is short.
+    #[inline(never)]
+    fn large(&mut self, number: u64) {
+        self.text(itoa::Buffer::new().format(number).as_bytes());
     }
 
     /// With as many digits as it takes to come back to the same bits. A FLOAT is as good a DOUBLE.

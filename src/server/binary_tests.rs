@@ -73,10 +73,10 @@ fn values_are_stated_as_the_text_protocol_states_them() {
     ]);
     assert_eq!(cells(decoder(&forms).decode(&packet).unwrap()), expected);
     for length in 0..packet.len() {
-        assert!(decoder(&forms).decode(&packet[..length]).is_err());
+        assert!(decoder(&forms).decode(&packet[..length]).is_none());
     }
     packet.push(0);
-    assert!(decoder(&forms).decode(&packet).is_err());
+    assert!(decoder(&forms).decode(&packet).is_none());
 
     let by_driver = vec![
         Value::Int(-128),
@@ -140,7 +140,7 @@ fn strings_come_as_they_are_wherever_they_stand() {
     expected[4] = None;
     assert_eq!(cells(decoder(&forms).decode(&packet).unwrap()), expected);
     for length in 0..packet.len() {
-        assert!(decoder(&forms).decode(&packet[..length]).is_err());
+        assert!(decoder(&forms).decode(&packet[..length]).is_none());
     }
     let by_driver = expected
         .iter()
@@ -182,11 +182,11 @@ proptest! {
         // A row begins with a zero.
         let packet = [&[0], &packet[..]].concat();
         let mut decoder = decoder(&forms);
-        if let Ok(row) = decoder.decode(&packet) {
+        if let Some(row) = decoder.decode(&packet) {
             prop_assert_eq!(count(row), Some(forms.len()));
         }
         let values = values.into_iter().chain(std::iter::repeat(Value::NULL)).take(forms.len());
-        if let Ok(row) = decoder.take(values.map(Some).collect()) {
+        if let Some(row) = decoder.take(values.map(Some).collect()) {
             prop_assert_eq!(count(row), Some(forms.len()));
         }
     }

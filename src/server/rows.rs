@@ -196,11 +196,20 @@ impl RowSource for Rows<'_> {
     }
 }
 
+#[cold]
+fn malformed() -> Error {
+    let what = "the server sent a binary row that does not match its columns";
+    Error::new(ErrorKind::Failed, what)
+}
+
 impl RawBinaryRows<'_> {
     #[inline]
     fn next_row(&mut self) -> Result<Option<&[u8]>> {
         if let Some(packet) = read_row(&mut self.packets)? {
-            return self.decoder.decode(packet).map(Some);
+            return match self.decoder.decode(packet) {
+                Some(row) => Ok(Some(row)),
+                None => Err(malformed()),
+            };
         }
         // This command has no answer.
         let socket = self.packets.source();
@@ -214,7 +223,8 @@ impl DriverBinaryRows<'_> {
         let Some(row) = guarded(|| self.result.next().transpose()).map_err(cannot_read)? else {
             return Ok(None);
         };
-        self.decoder.take(row.unwrap_raw()).map(Some)
+        let row = self.decoder.take(row.unwrap_raw());
+        row.map(Some).ok_or_else(malformed)
     }
 }
 
