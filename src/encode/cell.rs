@@ -156,7 +156,7 @@ impl CellKind {
             }
             CellKind::Quoted | CellKind::RowEnd => write_quoted(value, out),
             CellKind::Utf8(charset) => {
-                if std::str::from_utf8(value).is_ok() {
+                if simdutf8::basic::from_utf8(value).is_ok() {
                     write_quoted(value, out);
                 } else {
                     write_hex(charset, value, out);
