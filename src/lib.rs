@@ -11,7 +11,7 @@
 //!         ◀──────────────── empty blocks come back: their number is the memory bound ──────────────
 //! ```
 //!
-//! Where the readers keep all processors busy, or nothing is compressed, each does the rest itself:
+//! Where nothing is compressed, or the readers keep all processors busy, each does the rest itself:
 //! what it has encoded is in its core's cache. Where data is encrypted, a sink in front of the file's
 //! does it, frame by frame.
 //!

@@ -135,6 +135,32 @@ proptest! {
 }
 
 #[test]
+fn each_byte_that_needs_it_is_escaped_wherever_it_stands() {
+    for (byte, escape) in [
+        (0, b'0'),
+        (b'\n', b'n'),
+        (b'\r', b'r'),
+        (0x1a, b'Z'),
+        (b'\'', b'\''),
+        (b'\\', b'\\'),
+    ] {
+        for length in [1, 31, 32, 33, 63, 64, 65, 100] {
+            for at in 0..length {
+                let mut value = vec![b'a'; length];
+                value[at] = byte;
+                let mut out = Vec::new();
+                write_quoted(&value, &mut out);
+                let mut expected = vec![b'a'; length + 3];
+                expected[0] = b'\'';
+                expected[length + 2] = b'\'';
+                expected[at + 1..at + 3].copy_from_slice(&[b'\\', escape]);
+                assert_eq!(out, expected, "{byte} at {at} of {length}");
+            }
+        }
+    }
+}
+
+#[test]
 fn each_kind_writes_its_literal() {
     let latin1 = CellKind::SingleByte("latin1".into());
     assert_eq!(literal(&latin1, b"plain"), b"'plain'");

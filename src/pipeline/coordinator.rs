@@ -1,11 +1,13 @@
-//! The coordinator of a run: takes what readers and lanes tell, watches for an interrupt, keeps
-//! what is done, and is the only one to emit events.
+//! The coordinator of a run: takes what readers and lanes tell, watches for an interrupt and how
+//! busy processors are, keeps what is done, and is the only one to emit events.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::lane::Lanes;
+use super::processors::Processors;
 use super::progress::{ChunkMeter, JobPlan, ProgressBase};
 use super::{ChunkDone, ChunkRead, Counters, Failure, Message, TICK};
 use crate::error::Error;
@@ -74,6 +76,8 @@ impl Drop for StopOnPanic<'_> {
 pub(super) struct Coordinator<'a> {
     plans: &'a [JobPlan],
     counters: &'a Counters,
+    lanes: &'a Lanes,
+    processors: Processors,
     busy: Vec<Option<Busy>>,
     /// What was read of each job, until its file is complete.
     reads: Vec<Option<(ChunkRead, Option<u64>)>>,
@@ -88,12 +92,15 @@ impl<'a> Coordinator<'a> {
         plans: &'a [JobPlan],
         readers: usize,
         counters: &'a Counters,
+        lanes: &'a Lanes,
         base: &'a mut ProgressBase,
         observer: &'a dyn Observer,
     ) -> Coordinator<'a> {
         Coordinator {
             plans,
             counters,
+            lanes,
+            processors: Processors::new(),
             busy: (0..readers).map(|_| None).collect(),
             reads: plans.iter().map(|_| None).collect(),
             done: Vec::with_capacity(plans.len()),
@@ -165,6 +172,7 @@ impl<'a> Coordinator<'a> {
             }
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
+                self.lanes.set_busy(self.processors.are_busy());
                 failpoint::pass("tell-progress");
                 let progress = self.progress();
                 self.observer.event(&Event::Progress(progress));

@@ -1,11 +1,10 @@
 //! Rows on their way to files: readers fill blocks, which are compressed, hashed and written in
-//! order: by a rayon pool where there are fewer readers than processors, otherwise, and where
-//! nothing is compressed, by the readers themselves. [`run`] hands out jobs, largest first and
-//! small tables by their names; the coordinator watches the workers and is the only one to emit
-//! events.
+//! order, by a rayon pool; by the readers themselves where nothing is compressed, or processors
+//! have no time to spare. [`run`] hands out jobs, largest first and small tables by their names; the
+//! coordinator watches the workers and the processors, and is the only one to emit events.
 //!
-//! The number of blocks is the memory bound and, beside a reader's own writing, the only
-//! back-pressure: a reader that finds none free waits until the pool has written one.
+//! The number of blocks is the memory bound and, beside what a reader does by itself, the only
+//! back-pressure: a reader that finds none free waits until one has been written.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -27,6 +26,7 @@ use crate::store::sink::Sink;
 mod block;
 mod coordinator;
 mod lane;
+mod processors;
 mod progress;
 mod reader;
 mod tables;
@@ -204,7 +204,7 @@ pub fn run(
     let mut sessions = (0..readers)
         .map(|_| pool.session())
         .collect::<Result<Vec<_>>>()?;
-    let mut coordinator = Coordinator::new(&plans, readers, &counters, base, observer);
+    let mut coordinator = Coordinator::new(&plans, readers, &counters, &lanes, base, observer);
     std::thread::scope(|scope| {
         for (worker, session) in sessions.iter_mut().enumerate() {
             let reader = Reader {
@@ -377,6 +377,7 @@ impl<'j> Reader<'_, 'j> {
                 )
             },
         )?;
+        drop(lane);
         let counted = job.count_query.as_deref();
         let table_rows = counted
             .map(|query| session.read_number(query, &self.failure.stop))

@@ -168,6 +168,35 @@ fn every_row_arrives_once_in_order_whatever_the_threads() {
     }
 }
 
+/// Notes which threads write to it.
+struct Writers(MemorySink, Arc<Mutex<Vec<std::thread::ThreadId>>>);
+
+impl Sink for Writers {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.1.lock().unwrap().push(std::thread::current().id());
+        self.0.write(bytes)
+    }
+
+    fn finish(self: Box<Self>) -> Result<FileEntry> {
+        Box::new(self.0).finish()
+    }
+}
+
+#[test]
+fn readers_compress_where_they_fill_the_processors_and_these_are_busy() {
+    let own = std::thread::current().id();
+    for (threads, busy, by_reader) in [(1, true, true), (1, false, false), (2, true, false)] {
+        let (stage, writers) = (Stage::new(4, threads), Arc::default());
+        stage.lanes.set_busy(busy);
+        let memory = MemorySink::new("data/t.sql", Arc::default());
+        let sink = Box::new(Writers(memory, Arc::clone(&writers)));
+        let (read, _) = stage.stream(&mut Memory::new(20_000, 300), sink, Compression::Zstd(1));
+        assert_eq!(read.unwrap().rows, 20_000);
+        let writers = writers.lock().unwrap();
+        assert!(writers.len() > 4 && writers.iter().all(|id| (*id == own) == by_reader));
+    }
+}
+
 #[test]
 fn blocks_of_the_pool_and_of_the_reader_are_written_in_order() {
     /// Another reader comes and goes all the time: there are processors for the pool, or none.
@@ -191,6 +220,7 @@ fn blocks_of_the_pool_and_of_the_reader_are_written_in_order() {
         }
     }
     let (stage, bytes) = (Stage::new(16, 2), Arc::default());
+    stage.lanes.set_busy(true);
     let mut source = Neighbour {
         rows: Memory::new(50_000, 300),
         lanes: &stage.lanes,
@@ -271,12 +301,14 @@ fn a_sink_that_fails_or_panics_stops_the_reader_and_gives_the_blocks_back() {
         }
     }
     // A panic where there is no pool is the reader's own, which is caught where readers are started.
-    for (panics, compression, kind) in [
-        (false, Compression::None, ErrorKind::Write),
-        (false, Compression::Zstd(1), ErrorKind::Write),
-        (true, Compression::Zstd(1), ErrorKind::Internal),
+    for (panics, compression, busy, kind) in [
+        (false, Compression::None, false, ErrorKind::Write),
+        (false, Compression::Zstd(1), false, ErrorKind::Write),
+        (false, Compression::Zstd(1), true, ErrorKind::Write),
+        (true, Compression::Zstd(1), false, ErrorKind::Internal),
     ] {
-        let stage = Stage::new(2, 2);
+        let stage = Stage::new(2, 1);
+        stage.lanes.set_busy(busy);
         let sink = Box::new(Broken(panics));
         let (read, file) = stage.stream(&mut Memory::new(200_000, 300), sink, compression);
         assert_eq!(read.unwrap_err().kind(), ErrorKind::Interrupted);

@@ -30,6 +30,17 @@ const CROWD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for a session that the pool should have: it was opened before.
 const HAND_OUT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Hangs up when what reads the rows panics.
+struct AtPanic<'a>(&'a dyn Fn());
+
+impl Drop for AtPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
+    }
+}
+
 /// A connection of the pool.
 #[derive(Debug)]
 pub struct Session {
@@ -74,6 +85,7 @@ impl Session {
             let by_driver = |conn: &mut Conn, hang_up: &dyn Fn()| {
                 let mut rows = Rows::query(conn, query, protocol, true, interrupt)?;
                 // Dropped before the last row, they would be read to the end.
+                let _at_panic = AtPanic(hang_up);
                 let value = read(&mut rows).inspect_err(|_| hang_up())?;
                 if let Some(statement) = rows.into_statement() {
                     conn.close(statement)
