@@ -1,6 +1,6 @@
 //! Rows on their way to files: readers fill blocks, which are compressed, hashed and written in
-//! order, by a rayon pool; by the readers themselves where nothing is compressed, or processors
-//! have no time to spare. [`run`] hands out jobs, largest first and small tables by their names; the
+//! order, by a rayon pool; by the readers themselves where nothing is compressed, or they keep all
+//! processors busy. [`run`] hands out jobs, largest first and small tables by their names; the
 //! coordinator watches the workers and the processors, and is the only one to emit events.
 //!
 //! The number of blocks is the memory bound and, beside what a reader does by itself, the only
@@ -41,7 +41,7 @@ pub use progress::{ChunkMeter, ProgressBase};
 pub use reader::{ChunkRead, ChunkScript, stream_chunk};
 use tables::{Held, Tables};
 
-/// How often progress is told.
+/// How often progress is told and the processors are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How often a reader without jobs looks whether the tables that it holds are whole.
 const HELD_TURN: Duration = Duration::from_millis(10);

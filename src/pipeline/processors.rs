@@ -56,6 +56,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_look_reaches_back_to_the_one_before() {
+        let Some(now) = Ticks::now() else {
+            return;
+        };
+        let long_ago = |idle| Ticks {
+            idle: now.idle.saturating_sub(idle),
+            all: now.all.saturating_sub(60_000),
+        };
+        assert!(Processors(Some(long_ago(0))).are_busy());
+        assert!(!Processors(Some(long_ago(60_000))).are_busy());
+        assert!(!Processors(None).are_busy());
+    }
+
+    #[test]
     fn time_to_spare_is_a_tenth_of_idling_and_waiting() {
         let at = |line: &str| Ticks::of(line).unwrap();
         let from = at("cpu  100 0 50 800 50 0 0 10 100 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n");
