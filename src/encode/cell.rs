@@ -195,8 +195,9 @@ impl CellKind {
     }
 }
 
-/// Values of up to this many bytes are looked at and copied together with what follows them: with
-/// sizes that are fixed no byte is handled by itself, and nothing is called.
+/// Values of up to this many bytes are looked at and copied together with what follows them, longer
+/// ones in pieces of as many: with sizes that are fixed no byte is handled by itself, and nothing is
+/// called.
 const SHORT: usize = 32;
 
 /// Appends a row of the text protocol, of at least one column, as `(value,…)`.
