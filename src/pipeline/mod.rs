@@ -377,6 +377,7 @@ impl<'j> Reader<'_, 'j> {
                 )
             },
         )?;
+        // A reader that counts fills no lane.
         drop(lane);
         let counted = job.count_query.as_deref();
         let table_rows = counted

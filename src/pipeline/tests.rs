@@ -307,7 +307,7 @@ fn a_sink_that_fails_or_panics_stops_the_reader_and_gives_the_blocks_back() {
         (false, Compression::Zstd(1), true, ErrorKind::Write),
         (true, Compression::Zstd(1), false, ErrorKind::Internal),
     ] {
-        let stage = Stage::new(2, 1);
+        let stage = Stage::new(2, if busy { 1 } else { 2 });
         stage.lanes.set_busy(busy);
         let sink = Box::new(Broken(panics));
         let (read, file) = stage.stream(&mut Memory::new(200_000, 300), sink, compression);
